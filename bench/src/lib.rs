@@ -1,0 +1,1 @@
+//! The `thalweg-bench` crate.

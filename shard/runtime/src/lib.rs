@@ -1,0 +1,1 @@
+//! The `thalweg-runtime` crate.
