@@ -12,4 +12,5 @@ pub mod id;
 pub mod limits;
 pub mod position;
 pub mod request;
+pub mod table;
 pub mod time;
