@@ -1,7 +1,8 @@
 //! The append path: sessions, blocks, conditional appends and their acknowledgements.
 //!
-//! Blocks are joined by [`crate::BlockAssembly`]; here are only their layouts. The head and tail types encode what
-//! lies before and behind the data, so that large data can be sent from where it is.
+//! Blocks are joined by [`crate::BlockAssembly`]; here are only their layouts. The head and tail
+//! types encode what lies before and behind the data, so that large data can be sent from where it
+//! is.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -15,7 +16,8 @@ use crate::text::Text;
 pub const NO_EVENT_NUMBER: i64 = i64::MIN;
 
 layout! {
-    /// Opens an append session of a writer on a segment, on this connection; answered by [`AppendSetup`].
+    /// Opens an append session of a writer on a segment, on this connection; answered by
+    /// [`AppendSetup`].
     SetupAppend {
         /// Echoed by the reply.
         request_id: i64,
@@ -37,13 +39,14 @@ layout! {
         segment: Text,
         /// The writer.
         writer_id: u128,
-        /// Everything up to this number is durable; [`NO_EVENT_NUMBER`] when the writer is new to the segment.
+        /// Everything up to this number is durable; [`NO_EVENT_NUMBER`] when the writer is new to
+        /// the segment.
         last_event_number: i64,
     }
 }
 
-/// First part of an append in two commands. Its data ends in one nested Padding or PartialEvent when the block was
-/// not filled by whole events.
+/// First part of an append in two commands. Its data ends in one nested Padding or PartialEvent
+/// when the block was not filled by whole events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppendBlock {
     /// The writer.
@@ -70,11 +73,13 @@ impl Field for AppendBlock {
 }
 
 layout! {
-    /// Second part of an append in two commands, or a whole append by itself. Answered by [`DataAppended`].
+    /// Second part of an append in two commands, or a whole append by itself. Answered by
+    /// [`DataAppended`].
     AppendBlockEnd {
         /// The writer.
         writer_id: u128,
-        /// How many bytes of the preceding [`AppendBlock`] are whole events; not consulted without one.
+        /// How many bytes of the preceding [`AppendBlock`] are whole events; not consulted without
+        /// one.
         size_of_whole_events: i32,
         /// The rest of the event split by the block's end, or the whole content of a lone command.
         data: Bytes,
@@ -102,8 +107,9 @@ impl AppendBlockEndHead {
     /// Bytes that `encode` writes.
     pub const ENCODED_LEN: usize = crate::FRAME_HEADER_BYTES + 16 + 4 + 4;
 
-    /// Writes the frame header and all fields before the data. Exactly `data_length` bytes of data and then an
-    /// [`AppendBlockEndTail`] must follow. Panics when the data alone is over `i32::MAX` bytes.
+    /// Writes the frame header and all fields before the data. Exactly `data_length` bytes of data
+    /// and then an [`AppendBlockEndTail`] must follow. Panics when the data alone is over
+    /// `i32::MAX` bytes.
     pub fn encode(&self, out: &mut BytesMut) {
         out.reserve(Self::ENCODED_LEN);
         put_header(
@@ -224,8 +230,8 @@ impl Field for Padding {
     }
 }
 
-/// First bytes of an event, header included, at the end of an [`AppendBlock`]; the rest is in the block's end. By
-/// itself it is a violation.
+/// First bytes of an event, header included, at the end of an [`AppendBlock`]; the rest is in the
+/// block's end. By itself it is a violation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartialEvent {
     /// The first bytes.

@@ -1,7 +1,8 @@
 //! Joining the two parts of an append into the bytes to append.
 //!
-//! Owns the rules between an AppendBlock and its AppendBlockEnd, per connection. Copies nothing: the content is up to
-//! three slices of the received buffers. A violation means: close the connection and append nothing.
+//! Owns the rules between an AppendBlock and its AppendBlockEnd, per connection. Copies nothing:
+//! the content is up to three slices of the received buffers. A violation means: close the
+//! connection and append nothing.
 
 use bytes::{Bytes, BytesMut};
 
@@ -38,7 +39,8 @@ pub enum BlockViolation {
         /// Bytes in the block.
         block_bytes: usize,
     },
-    /// Behind the whole events is neither a Padding nor a PartialEvent that fits the rest of the block.
+    /// Behind the whole events is neither a Padding nor a PartialEvent that fits the rest of the
+    /// block.
     #[error("block ends in neither padding nor partial event")]
     BlockRest,
     /// The end of a padded block carries data.
@@ -121,8 +123,9 @@ impl BlockAssembly {
         self.open.is_some()
     }
 
-    /// Checks that the append family may send something else than a block's end now. To be called for SetupAppend,
-    /// ConditionalAppend and ConditionalBlockEnd; all other commands are free to come between the parts.
+    /// Checks that the append family may send something else than a block's end now. To be called
+    /// for SetupAppend, ConditionalAppend and ConditionalBlockEnd; all other commands are free to
+    /// come between the parts.
     pub fn interrupt(&self) -> Result<(), BlockViolation> {
         if self.is_open() { Err(BlockViolation::Interrupted) } else { Ok(()) }
     }
@@ -141,7 +144,8 @@ impl BlockAssembly {
             return Err(BlockViolation::EventCount { event_count: end.event_count });
         }
         let content = match block {
-            // The size of whole events speaks of a block; without one it says nothing, even when negative.
+            // The size of whole events speaks of a block; without one it says nothing, even when
+            // negative.
             None => BlockContent { parts: [end.data, Bytes::new(), Bytes::new()] },
             Some(block) => join(block, end.writer_id, end.size_of_whole_events, end.data)?,
         };

@@ -1,8 +1,8 @@
 //! The one table from type code to command, and what follows from it.
 //!
-//! A row of the table is: type code, command, the part it plays, and the field that holds its request id if it has
-//! one. Codes without a row (6, 54, 62 to 67, 72 and 73 are retired) are unknown. Codes 1 to 91 are part of the
-//! protocol and never change.
+//! A row of the table is: type code, command, the part it plays, and the field that holds its
+//! request id if it has one. Codes without a row (6, 54, 62 to 67, 72 and 73 are retired) are
+//! unknown. Codes 1 to 91 are part of the protocol and never change.
 
 use bytes::{BufMut, BytesMut};
 
@@ -25,7 +25,8 @@ pub enum Role {
     Reply,
     /// An error reply.
     Failure,
-    /// Lives inside segment data or blocks. Of these only Padding is harmless as a frame of its own.
+    /// Lives inside segment data or blocks. Of these only Padding is harmless as a frame of its
+    /// own.
     Framing,
 }
 
@@ -36,11 +37,12 @@ pub trait Message: Into<Command> {
     /// Name in the protocol.
     const NAME: &'static str;
 
-    /// Bytes that `encode` writes, header included. A sender checks it against [`crate::FRAME_BYTES_MAX`] where a
-    /// reply may grow over it.
+    /// Bytes that `encode` writes, header included. A sender checks it against
+    /// [`crate::FRAME_BYTES_MAX`] where a reply may grow over it.
     fn encoded_len(&self) -> usize;
 
-    /// Writes header and payload at the end of `out`. Panics when the payload is over `i32::MAX` bytes.
+    /// Writes header and payload at the end of `out`. Panics when the payload is over `i32::MAX`
+    /// bytes.
     fn encode(&self, out: &mut BytesMut);
 }
 
@@ -90,7 +92,8 @@ macro_rules! commands {
                 }
             }
 
-            /// Request id, of commands that have one: a request's is echoed by its reply, all 64 bits.
+            /// Request id, of commands that have one: a request's is echoed by its reply, all 64
+            /// bits.
             pub const fn request_id(&self) -> Option<i64> {
                 match self {
                     $(Self::$name(message) => request_id!(message $(, $request_id)?),)+
@@ -119,12 +122,23 @@ macro_rules! commands {
                 }
             }
 
-            /// Reads a payload; `None` for an unknown code. Bytes behind the last field are ignored.
-            pub(crate) fn decode_payload(code: i32, reader: &mut Reader<'_>) -> Option<Result<Self, PayloadError>> {
+            /// Reads a payload; `None` for an unknown code. Bytes behind the last field are
+            /// ignored.
+            pub(crate) fn decode_payload(
+                code: i32,
+                reader: &mut Reader<'_>,
+            ) -> Option<Result<Self, PayloadError>> {
                 match code {
                     $($code => Some(<$name as Field>::decode(reader).map(Self::$name)),)+
                     _ => None,
                 }
+            }
+
+            /// Values of each command, in the order of the table.
+            #[cfg(test)]
+            pub(crate) fn strategies() -> Vec<proptest::strategy::BoxedStrategy<Self>> {
+                use proptest::strategy::Strategy;
+                vec![$(<$name as crate::property::Sample>::strategy().prop_map(Self::$name).boxed(),)+]
             }
         }
 

@@ -1,9 +1,10 @@
 //! Cutting a received byte stream into commands.
 //!
-//! The decoder takes all complete frames off the receive buffer in one cut and then hands out one command per call,
-//! whose payloads are slices of that cut: tens of thousands of small frames cost one split of the buffer. A frame
-//! header is judged as soon as its 8 bytes are there, before room is made for its payload. After an error the byte
-//! stream has no meaning any more, and the decoder answers every further call with the same error.
+//! The decoder takes all complete frames off the receive buffer in one cut and then hands out one
+//! command per call, whose payloads are slices of that cut: tens of thousands of small frames cost
+//! one split of the buffer. A frame header is judged as soon as its 8 bytes are there, before room
+//! is made for its payload. After an error the byte stream has no meaning any more, and the decoder
+//! answers every further call with the same error.
 
 use bytes::{Bytes, BytesMut};
 
@@ -21,9 +22,7 @@ pub enum DecodeError {
         code: i32,
     },
     /// The payload length is negative, or with the header over the limit.
-    #[error(
-        "frame of command {name} has payload length {length}, and the limit is {frame_bytes_max} with header"
-    )]
+    #[error("{name} of {length} payload bytes in frames of at most {frame_bytes_max}")]
     FrameLength {
         /// The command that was announced.
         name: &'static str,
@@ -61,16 +60,17 @@ struct Header {
 }
 
 impl Decoder {
-    /// A decoder that refuses frames over `frame_bytes_max` bytes, header included; [`crate::FRAME_BYTES_MAX`] is what
-    /// peers expect.
+    /// A decoder that refuses frames over `frame_bytes_max` bytes, header included;
+    /// [`crate::FRAME_BYTES_MAX`] is what peers expect.
     pub fn new(frame_bytes_max: usize) -> Self {
         Self { frame_bytes_max, complete: Bytes::new(), at: 0, failed: None }
     }
 
     /// The next command, or `None` when the next frame is not complete.
     ///
-    /// Takes complete frames off the front of `buffer`, usually more than one at a time; what it took before is handed
-    /// out before it looks at `buffer` again. Commands before a malformed frame are handed out before its error.
+    /// Takes complete frames off the front of `buffer`, usually more than one at a time; what it
+    /// took before is handed out before it looks at `buffer` again. Commands before a malformed
+    /// frame are handed out before its error.
     pub fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<Command>, DecodeError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
@@ -84,8 +84,8 @@ impl Decoder {
         result
     }
 
-    /// How many more bytes the frame at the front needs to be complete: 0 when it is complete, when less than its
-    /// header has arrived, or when it is malformed (which `decode` then tells).
+    /// How many more bytes the frame at the front needs to be complete: 0 when it is complete, when
+    /// less than its header has arrived, or when it is malformed (which `decode` then tells).
     pub fn needed(&self, buffer: &BytesMut) -> usize {
         if self.at < self.complete.len() {
             return 0;
@@ -130,7 +130,8 @@ impl Decoder {
         Ok(Some(command))
     }
 
-    /// Length of the run of complete frames at the front. A bad header is an error only at the very front.
+    /// Length of the run of complete frames at the front. A bad header is an error only at the very
+    /// front.
     fn complete_frames(&self, buffer: &[u8]) -> Result<usize, DecodeError> {
         let mut end = 0;
         loop {

@@ -1,7 +1,7 @@
 //! Events inside segment data: `i32 0`, `i32 n`, then n bytes.
 //!
-//! The server stores these bytes as they come and reads none of them; clients frame and parse events with the
-//! functions here. Byte-stream segments have no such framing.
+//! The server stores these bytes as they come and reads none of them; clients frame and parse
+//! events with the functions here. Byte-stream segments have no such framing.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -48,9 +48,9 @@ pub fn encode(payload: &[u8], out: &mut BytesMut) {
     out.put_slice(payload);
 }
 
-/// Takes the payload of the first event off the front of `data`, which must start at an event boundary. `None`, with
-/// `data` unchanged, when the event is not complete yet. An error means that this was no event boundary or no event
-/// stream; `data` is unchanged then too.
+/// Takes the payload of the first event off the front of `data`, which must start at an event
+/// boundary. `None`, with `data` unchanged, when the event is not complete yet. An error means that
+/// this was no event boundary or no event stream; `data` is unchanged then too.
 pub fn decode(data: &mut Bytes) -> Result<Option<Bytes>, EventError> {
     let Some((header, _)) = data.split_first_chunk::<EVENT_HEADER_BYTES>() else {
         return Ok(None);

@@ -58,7 +58,8 @@ layout! {
 }
 
 layout! {
-    /// Another connection of the same writer was first. Written in the layout of J; R ignores its end.
+    /// Another connection of the same writer was first. Written in the layout of J; R ignores its
+    /// end.
     InvalidEventNumber {
         /// The writer.
         writer_id: u128,

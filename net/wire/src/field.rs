@@ -1,14 +1,15 @@
 //! The primitive encodings: how one field of a payload is read and written.
 //!
-//! Owns the cursor over one payload ([`Reader`]) and the [`Field`] trait with its primitives. Never reads past the
-//! payload it was given, never copies payload bytes, and never reserves memory for more items than the rest of the
-//! payload can hold.
+//! Owns the cursor over one payload ([`Reader`]) and the [`Field`] trait with its primitives. Never
+//! reads past the payload it was given, never copies payload bytes, and never reserves memory for
+//! more items than the rest of the payload can hold.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::text::Text;
 
-/// Why a payload does not hold the fields of its command. The connection that sent it cannot be used further.
+/// Why a payload does not hold the fields of its command. The connection that sent it cannot be
+/// used further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PayloadError {
     /// The payload ends inside a field that is not optional.
@@ -71,7 +72,8 @@ impl<'a> Reader<'a> {
         Ok(*array)
     }
 
-    /// A count of units of at least `unit_bytes` (> 0) bytes that all lie in the rest of the payload.
+    /// A count of units of at least `unit_bytes` (> 0) bytes that all lie in the rest of the
+    /// payload.
     pub(crate) fn count(&mut self, unit_bytes: usize) -> Result<usize, PayloadError> {
         let count = i32::decode(self)?;
         match usize::try_from(count) {
@@ -81,7 +83,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// One field of a payload. `decode` undoes `encode`, and `encode` writes exactly `encoded_len` bytes.
+/// One field of a payload. `decode` undoes `encode`, and `encode` writes exactly `encoded_len`
+/// bytes.
 pub(crate) trait Field: Sized {
     /// Fewest bytes an encoded value can have, trailing optional fields left out.
     const BYTES_MIN: usize;
@@ -90,8 +93,8 @@ pub(crate) trait Field: Sized {
     fn encode(&self, out: &mut BytesMut);
     fn encoded_len(&self) -> usize;
 
-    /// Whether a trailing optional field of this type is left out when `remaining` bytes are left. Peers test a number
-    /// for its whole width and everything else for a single byte.
+    /// Whether a trailing optional field of this type is left out when `remaining` bytes are left.
+    /// Peers test a number for its whole width and everything else for a single byte.
     fn is_absent(remaining: usize) -> bool {
         remaining < Self::BYTES_MIN
     }
@@ -187,8 +190,8 @@ impl<T: Field> Field for Vec<T> {
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self, PayloadError> {
         let count = reader.count(T::BYTES_MIN)?;
-        // Reserve for the bytes that are here, not for what the count claims: an item in memory is larger than on the
-        // wire, and a false count is only found out when the items run short.
+        // Reserve for the bytes that are here, not for what the count claims: an item in memory is
+        // larger than on the wire, and a false count is only found out when the items run short.
         let mut items = Vec::with_capacity(count.min(reader.remaining() / size_of::<T>().max(1)));
         for _ in 0..count {
             items.push(T::decode(reader)?);
@@ -214,8 +217,8 @@ impl<T: Field> Field for Vec<T> {
 
 /// A count for the wire.
 ///
-/// Panics over `i32::MAX`; frames are bounded far below that by [`crate::FRAME_BYTES_MAX`], which the sender of large
-/// replies checks with `encoded_len`.
+/// Panics over `i32::MAX`; frames are bounded far below that by [`crate::FRAME_BYTES_MAX`], which
+/// the sender of large replies checks with `encoded_len`.
 pub(crate) fn wire_count(count: usize) -> i32 {
     i32::try_from(count).expect("a frame is at most 16 MiB, so no count in it reaches 2^31")
 }

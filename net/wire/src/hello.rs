@@ -5,14 +5,16 @@ use bytes::BytesMut;
 use crate::field::{Field, PayloadError, Reader};
 use crate::layout::layout;
 
-/// Highest wire version a server names. Both client families accept the pair with [`WIRE_VERSION_LOW`].
+/// Highest wire version a server names. Both client families accept the pair with
+/// [`WIRE_VERSION_LOW`].
 pub const WIRE_VERSION_HIGH: i32 = 17;
 
 /// Lowest wire version a server accepts.
 pub const WIRE_VERSION_LOW: i32 = 5;
 
 layout! {
-    /// First message of a connection, answered by one of the other side's own. May be repeated at any time.
+    /// First message of a connection, answered by one of the other side's own. May be repeated at
+    /// any time.
     Hello {
         /// Highest version the sender speaks.
         high_version: i32,

@@ -1,8 +1,8 @@
 //! The macro that declares a command by its fields in wire order.
 //!
-//! One list of fields gives the struct, its decoding, its encoding and its length, so that they cannot disagree. A
-//! field followed by `= value` is optional at the end of a payload: when the payload ends before it, it is that value.
-//! It is always written.
+//! One list of fields gives the struct, its decoding, its encoding and its length, so that they
+//! cannot disagree. A field followed by `= value` is optional at the end of a payload: when the
+//! payload ends before it, it is that value. It is always written.
 
 macro_rules! layout {
     (
@@ -20,8 +20,11 @@ macro_rules! layout {
         impl $crate::field::Field for $name {
             const BYTES_MIN: usize = 0 $(+ $crate::layout::bytes_min!($type $(, $default)?))+;
 
-            // The fields of a struct expression are evaluated in the order written, which is the wire order.
-            fn decode(reader: &mut $crate::field::Reader<'_>) -> Result<Self, $crate::field::PayloadError> {
+            // The fields of a struct expression are evaluated in the order written, which is the
+            // wire order.
+            fn decode(
+                reader: &mut $crate::field::Reader<'_>,
+            ) -> Result<Self, $crate::field::PayloadError> {
                 Ok(Self {
                     $($field: $crate::layout::decode_field!(reader, $type $(, $default)?),)+
                 })
@@ -33,6 +36,16 @@ macro_rules! layout {
 
             fn encoded_len(&self) -> usize {
                 0 $(+ $crate::field::Field::encoded_len(&self.$field))+
+            }
+        }
+
+        #[cfg(test)]
+        impl $crate::property::Sample for $name {
+            fn strategy() -> proptest::strategy::BoxedStrategy<Self> {
+                use proptest::strategy::Strategy;
+                ($(<$type as $crate::property::Sample>::strategy(),)+)
+                    .prop_map(|($($field,)+)| Self { $($field),+ })
+                    .boxed()
             }
         }
     };

@@ -1,15 +1,18 @@
-//! The segment-store wire protocol: commands, their bytes, and the rules that need nothing but bytes.
+//! The segment-store wire protocol: commands, their bytes, and the rules that need nothing but
+//! bytes.
 //!
-//! This crate owns the layout of every command ([`Command`] and one struct per command), the cutting of a received
-//! byte stream into commands ([`Decoder`]), the joining of append blocks ([`BlockAssembly`]) and the framing of events
-//! inside segment data ([`event`]). It does no I/O, keeps no time and knows no segment.
+//! This crate owns the layout of every command ([`Command`] and one struct per command), the
+//! cutting of a received byte stream into commands ([`Decoder`]), the joining of append blocks
+//! ([`BlockAssembly`]) and the framing of events inside segment data ([`event`]). It does no I/O,
+//! keeps no time and knows no segment.
 //!
-//! It keeps true: decoding any bytes ends in a command or a [`DecodeError`], never in a panic; payloads and names are
-//! slices of the received buffer, never copies; nothing is reserved for bytes that have not arrived; what
-//! `encode` writes, [`Decoder`] reads back as the same value.
+//! It keeps true: decoding any bytes ends in a command or a [`DecodeError`], never in a panic;
+//! payloads and names are slices of the received buffer, never copies; nothing is reserved for
+//! bytes that have not arrived; what `encode` writes, [`Decoder`] reads back as the same value.
 //!
-//! All integers on the wire are big-endian. Request ids, event numbers and offsets are plain `i64` and ids are plain
-//! `u128` here, because that is what travels; their own types begin where the server translates.
+//! All integers on the wire are big-endian. Request ids, event numbers and offsets are plain `i64`
+//! and ids are plain `u128` here, because that is what travels; their own types begin where the
+//! server translates.
 
 mod admin;
 mod append;
@@ -21,6 +24,8 @@ mod failure;
 mod field;
 mod hello;
 mod layout;
+#[cfg(test)]
+mod property;
 mod read;
 mod segment;
 mod table;
@@ -66,5 +71,6 @@ pub use text::{NotText, Text};
 /// Bytes of the header before each payload: type code and payload length, both `i32`.
 pub const FRAME_HEADER_BYTES: usize = 8;
 
-/// Largest header plus payload that a server accepts, and that every client accepts from a server (16 MiB − 1).
+/// Largest header plus payload that a server accepts, and that every client accepts from a server
+/// (16 MiB − 1).
 pub const FRAME_BYTES_MAX: usize = 0x00FF_FFFF;

@@ -1,4 +1,5 @@
-//! Reading segment data. The head and tail types let a server send data from where it lies in memory.
+//! Reading segment data. The head and tail types let a server send data from where it lies in
+//! memory.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -62,8 +63,9 @@ impl SegmentReadHead {
         crate::FRAME_HEADER_BYTES + self.payload_len()
     }
 
-    /// Writes the frame header and all fields before the data. Exactly `data_length` bytes of data and then a
-    /// [`SegmentReadTail`] must follow. Panics when the data alone is over `i32::MAX` bytes.
+    /// Writes the frame header and all fields before the data. Exactly `data_length` bytes of data
+    /// and then a [`SegmentReadTail`] must follow. Panics when the data alone is over `i32::MAX`
+    /// bytes.
     pub fn encode(&self, out: &mut BytesMut) {
         out.reserve(self.encoded_len());
         put_header(

@@ -259,7 +259,8 @@ layout! {
     AttributeUpdate {
         /// The attribute.
         attribute_id: u128,
-        /// 0 set if unset, 1 replace, 2 replace if greater, 3 accumulate, 4 replace if equal; others are refused later.
+        /// 0 set if unset, 1 replace, 2 replace if greater, 3 accumulate, 4 replace if equal;
+        /// others are refused later.
         update_type: i8,
         /// The value given.
         new_value: i64,

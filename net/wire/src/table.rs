@@ -1,7 +1,8 @@
 //! Table segments: keys with versions, reads, iteration and deltas.
 //!
-//! Keys, values and tokens are slices of the received buffer. A key without bytes is read and written the way J does,
-//! with no version behind it; it decodes so that the server can refuse it by name.
+//! Keys, values and tokens are slices of the received buffer. A key without bytes is read and
+//! written the way J does, with no version behind it; it decodes so that the server can refuse it
+//! by name.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -20,8 +21,8 @@ pub const KEY_NOT_EXISTS: i64 = -1;
 pub struct TableKey {
     /// The key; empty ones are to be refused.
     pub key: Bytes,
-    /// [`KEY_NO_VERSION`], [`KEY_NOT_EXISTS`] or an exact version. An empty key has no version on the wire and is
-    /// read with [`KEY_NO_VERSION`].
+    /// [`KEY_NO_VERSION`], [`KEY_NOT_EXISTS`] or an exact version. An empty key has no version on
+    /// the wire and is read with [`KEY_NO_VERSION`].
     pub version: i64,
 }
 
@@ -81,7 +82,8 @@ impl Field for TableEntry {
     }
 }
 
-/// Where an iteration goes on and between which keys. All of it is optional at the end of a payload.
+/// Where an iteration goes on and between which keys. All of it is optional at the end of a
+/// payload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IterationArguments {
     /// Empty to start; else the token of the reply before.
@@ -262,7 +264,8 @@ layout! {
         request_id: i64,
         /// The table segment.
         segment: Text,
-        /// One for each key asked for, in that order; [`KEY_NOT_EXISTS`] and no value for an absent one.
+        /// One for each key asked for, in that order; [`KEY_NOT_EXISTS`] and no value for an absent
+        /// one.
         entries: Vec<TableEntry>,
     }
 }

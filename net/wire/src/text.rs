@@ -1,7 +1,8 @@
 //! Strings of the wire: names, tokens and messages, kept as slices of the received buffer.
 //!
-//! Owns the string encoding: UTF-8 as it is, Java's modified UTF-8 converted on the way in, plain UTF-8 on the way
-//! out. A [`Text`] always holds valid UTF-8. Names that clients use are ASCII, where the two encodings agree.
+//! Owns the string encoding: UTF-8 as it is, Java's modified UTF-8 converted on the way in, plain
+//! UTF-8 on the way out. A [`Text`] always holds valid UTF-8. Names that clients use are ASCII,
+//! where the two encodings agree.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -17,13 +18,14 @@ pub struct NotText;
 
 /// A string that shares its bytes with the buffer it was received in; cloning it copies no bytes.
 ///
-/// It holds that buffer in memory as long as it lives: keep [`Text::detach`] of what outlives the request. At most
-/// [`Text::BYTES_MAX`] bytes can be sent.
+/// It holds that buffer in memory as long as it lives: keep [`Text::detach`] of what outlives the
+/// request. At most [`Text::BYTES_MAX`] bytes can be sent.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Text(Bytes);
 
 impl Text {
-    /// Longest string the wire can carry, in bytes; encoding cuts a longer one at the last whole character before it.
+    /// Longest string the wire can carry, in bytes; encoding cuts a longer one at the last whole
+    /// character before it.
     pub const BYTES_MAX: usize = u16::MAX as usize;
 
     /// The empty string.
@@ -51,7 +53,8 @@ impl Text {
         Self(Bytes::copy_from_slice(&self.0))
     }
 
-    /// Takes bytes from the wire: UTF-8 as they are, else as modified UTF-8 converted into memory of their own.
+    /// Takes bytes from the wire: UTF-8 as they are, else as modified UTF-8 converted into memory
+    /// of their own.
     pub(crate) fn from_wire(bytes: Bytes) -> Result<Self, NotText> {
         if std::str::from_utf8(&bytes).is_ok() {
             return Ok(Self(bytes));
@@ -71,8 +74,9 @@ impl Text {
     }
 }
 
-/// Converts modified UTF-8: `C0 80` is U+0000 and a supplementary character is two surrogates of three bytes each.
-/// Plain UTF-8 sequences between them are accepted too. The result is never longer than the input.
+/// Converts modified UTF-8: `C0 80` is U+0000 and a supplementary character is two surrogates of
+/// three bytes each. Plain UTF-8 sequences between them are accepted too. The result is never
+/// longer than the input.
 fn decode_modified(mut bytes: &[u8]) -> Result<String, NotText> {
     let mut text = String::with_capacity(bytes.len());
     while !bytes.is_empty() {
@@ -124,7 +128,8 @@ impl AsRef<str> for Text {
     }
 }
 
-/// Order, equality and hash are those of `str`, so that a map keyed by `Text` can be asked with a `&str`.
+/// Order, equality and hash are those of `str`, so that a map keyed by `Text` can be asked with a
+/// `&str`.
 impl Borrow<str> for Text {
     fn borrow(&self) -> &str {
         self.as_str()
@@ -179,5 +184,62 @@ impl fmt::Display for Text {
 impl fmt::Debug for Text {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self.as_str(), formatter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &'static [u8]) -> Result<Text, NotText> {
+        Text::from_wire(Bytes::from_static(bytes))
+    }
+
+    /// UTF-8 is kept as a slice of what was received.
+    #[test]
+    fn text_shares_the_received_bytes() {
+        let received = Bytes::from("scope/stream/0".to_owned());
+        let text = Text::from_wire(received.clone()).expect("UTF-8");
+        assert_eq!(text.as_bytes().as_ptr(), received.as_ptr());
+        assert_ne!(text.detach().as_bytes().as_ptr(), received.as_ptr());
+        assert_eq!(text.detach(), text);
+    }
+
+    /// Both ways of writing U+0000 and a supplementary character are read, mixed in one string.
+    #[test]
+    fn both_encodings_are_read_in_one_string() {
+        let mixed = read(b"a\0\xC0\x80\xF0\x9F\x98\x80\xED\xA0\xBD\xED\xB8\x80\xE2\x82\xAC");
+        assert_eq!(mixed.expect("lenient"), "a\0\0\u{1F600}\u{1F600}\u{20AC}");
+    }
+
+    /// Surrogates without their pair, overlong forms and stray bytes are refused.
+    #[test]
+    fn what_is_no_text_is_refused() {
+        let bad: [&[u8]; 9] = [
+            b"\xFF",
+            b"a\x80",
+            b"\xC0",
+            b"\xC0\x81",
+            b"\xED\xA0\xBD",
+            b"\xED\xA0\xBDabc",
+            b"\xED\xB8\x80\xED\xA0\xBD",
+            b"\xED\xA0\xBD\xED\xA0\xBD",
+            b"\xE2\x82",
+        ];
+        for bytes in bad {
+            assert_eq!(read(bytes), Err(NotText), "{bytes:x?}");
+        }
+    }
+
+    /// A string too long for the wire is cut at a whole character.
+    #[test]
+    fn too_long_text_is_cut_at_a_character() {
+        let fits = Text::from("x".repeat(Text::BYTES_MAX));
+        assert_eq!(fits.wire_bytes(), (u16::MAX, fits.as_bytes()));
+        let long = Text::from("\u{20AC}".repeat(30_000));
+        let (length, bytes) = long.wire_bytes();
+        assert_eq!((usize::from(length), bytes.len()), (65_535, 65_535));
+        let odd = Text::from(format!("a{}", "\u{20AC}".repeat(30_000)));
+        assert_eq!(odd.wire_bytes().0, 65_533);
     }
 }

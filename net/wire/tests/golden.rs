@@ -1,8 +1,8 @@
-//! Golden bytes: every vector made by the encoders of both client families is decoded to the value its fields name, and
-//! that value is encoded to the same bytes.
+//! Golden bytes: every vector made by the encoders of both client families is decoded to the value
+//! its fields name, and that value is encoded to the same bytes.
 //!
-//! The vectors are in `golden/wire-commands.json`. Where we do not write the bytes of a vector, the table
-//! `NOT_WRITTEN` says which and why, and the test shows what is written or refused instead.
+//! The vectors are in `golden/wire-commands.json`. Where we do not write the bytes of a vector, the
+//! table `NOT_WRITTEN` says which and why, and the test shows what is written or refused instead.
 
 #[path = "golden/expected.rs"]
 mod expected;
@@ -17,13 +17,15 @@ use thalweg_wire::{
 
 /// What we do with a vector whose bytes we never write.
 enum Instead {
-    /// It decodes to the value of its fields, and is written as another vector (name and variant) of the same value.
+    /// It decodes to the value of its fields, and is written as another vector (name and variant)
+    /// of the same value.
     WrittenAs(&'static str, &'static str),
     /// It decodes to the value of its fields, with defaults for what it lacks.
     DecodedWithDefaults,
     /// Its code is unknown.
     Unknown,
-    /// Its layout is another one, of a reply that we only send or a command never sent: not decoded to its fields.
+    /// Its layout is another one, of a reply that we only send or a command never sent: not decoded
+    /// to its fields.
     OtherLayout,
 }
 
@@ -108,8 +110,8 @@ fn encoded(command: &Command) -> Vec<u8> {
     out.to_vec()
 }
 
-/// Each vector of the java dialect, and each of the rust dialect with the same layout, decodes to its fields and encodes
-/// back to its bytes; the others do what the table says.
+/// Each vector of the java dialect, and each of the rust dialect with the same layout, decodes to
+/// its fields and encodes back to its bytes; the others do what the table says.
 #[test]
 fn golden_vectors_decode_and_encode_to_the_same_bytes() {
     let mut exact = 0;
@@ -170,7 +172,8 @@ fn check_instead(name: &str, fields: &Value, frame: &[u8], instead: &Instead, wh
             );
         }
         Instead::OtherLayout => {
-            // Whatever comes out, it is not a panic, and it is not taken for a java value with these bytes.
+            // Whatever comes out, it is not a panic, and it is not taken for a java value with
+            // these bytes.
             if let Ok(command) = decode_one(frame) {
                 assert_eq!(command.name(), name, "{name}: {why}");
             }
@@ -178,8 +181,8 @@ fn check_instead(name: &str, fields: &Value, frame: &[u8], instead: &Instead, wh
     }
 }
 
-/// A key without bytes in R's layout has a version that J's layout lacks: it decodes to an empty key, for the server to
-/// refuse, and the version is taken for trailing bytes.
+/// A key without bytes in R's layout has a version that J's layout lacks: it decodes to an empty
+/// key, for the server to refuse, and the version is taken for trailing bytes.
 #[test]
 fn empty_table_key_of_either_family_decodes_to_an_empty_key() {
     let mut seen = 0;
@@ -200,11 +203,12 @@ fn empty_table_key_of_either_family_decodes_to_an_empty_key() {
     assert_eq!(seen, 2);
 }
 
-/// Every trailing optional field may be left out: each golden frame, cut where an optional field begins, decodes to the
-/// value with the stated default, checked by encoding it whole.
+/// Every trailing optional field may be left out: each golden frame, cut where an optional field
+/// begins, decodes to the value with the stated default, checked by encoding it whole.
 #[test]
 fn absent_optional_fields_take_their_defaults() {
-    // Command, bytes of optional fields at the end of its golden frame, what the whole frame ends in then.
+    // Command, bytes of optional fields at the end of its golden frame, what the whole frame ends
+    // in then.
     let cut_and_default: [(&str, usize, &str); 12] = [
         ("AppendBlockEnd", 8, "ffffffffffffffff"),
         ("ConditionalAppend", 8, "ffffffffffffffff"),
@@ -231,7 +235,8 @@ fn absent_optional_fields_take_their_defaults() {
     }
 }
 
-/// Bytes behind the last field are ignored in every command whose layout ends, Hello and KeepAlive among them.
+/// Bytes behind the last field are ignored in every command whose layout ends, Hello and KeepAlive
+/// among them.
 #[test]
 fn extra_trailing_bytes_are_ignored() {
     let raw_to_the_end = ["AppendBlock", "Padding", "PartialEvent"];
@@ -251,7 +256,8 @@ fn extra_trailing_bytes_are_ignored() {
     }
 }
 
-/// The golden append sequences, each given to a fresh assembly, append exactly the bytes that the original decoder did.
+/// The golden append sequences, each given to a fresh assembly, append exactly the bytes that the
+/// original decoder did.
 #[test]
 fn golden_append_sequences_assemble() {
     let golden = golden();
