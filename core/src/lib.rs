@@ -5,6 +5,7 @@
 //! [`Effect`](request::Effect)s what must happen outside. Everything that can go wrong outside
 //! comes back as an input. `docs/ARCHITECTURE.md` draws the picture.
 
+pub mod engine;
 pub mod env;
 pub mod fault;
 pub mod frame;
