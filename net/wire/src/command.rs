@@ -6,7 +6,8 @@
 
 use bytes::{BufMut, BytesMut};
 
-use crate::field::{Field, PayloadError, Reader, wire_count};
+use crate::decoder::DecodeError;
+use crate::field::{Field, Reader, wire_count};
 use crate::{
     FRAME_HEADER_BYTES, admin::*, append::*, event::Event, failure::*, hello::*, read::*,
     segment::*, table::*,
@@ -122,15 +123,21 @@ macro_rules! commands {
                 }
             }
 
-            /// Reads a payload; `None` for an unknown code. Bytes behind the last field are
-            /// ignored.
+            /// Reads the payload of a frame, always `Some` when it is well formed. Bytes behind the
+            /// last field are ignored. The result has the type that the decoder hands out, because
+            /// every repacking would copy a whole command.
             pub(crate) fn decode_payload(
                 code: i32,
                 reader: &mut Reader<'_>,
-            ) -> Option<Result<Self, PayloadError>> {
+            ) -> Result<Option<Self>, DecodeError> {
                 match code {
-                    $($code => Some(<$name as Field>::decode(reader).map(Self::$name)),)+
-                    _ => None,
+                    $($code => match <$name as Field>::decode(reader) {
+                        Ok(message) => Ok(Some(Self::$name(message))),
+                        Err(source) => {
+                            Err(DecodeError::Payload { name: stringify!($name), source })
+                        }
+                    },)+
+                    _ => Err(DecodeError::UnknownCommand { code }),
                 }
             }
 

@@ -114,12 +114,7 @@ impl Decoder {
             self.header(&self.complete[self.at..])?.expect("only complete frames were taken");
         let end = self.at + header.frame_bytes;
         let mut reader = Reader::new(&self.complete, self.at + FRAME_HEADER_BYTES, end);
-        let command = Command::decode_payload(header.code, &mut reader)
-            .ok_or(DecodeError::UnknownCommand { code: header.code })?
-            .map_err(|source| DecodeError::Payload {
-                name: Command::name_of(header.code).unwrap_or(""),
-                source,
-            })?;
+        let result = Command::decode_payload(header.code, &mut reader);
         if end == self.complete.len() {
             // Let go of the buffer now: the next call may be long in coming.
             self.complete = Bytes::new();
@@ -127,7 +122,7 @@ impl Decoder {
         } else {
             self.at = end;
         }
-        Ok(Some(command))
+        result
     }
 
     /// Length of the run of complete frames at the front. A bad header is an error only at the very
