@@ -145,7 +145,8 @@ macro_rules! commands {
             #[cfg(test)]
             pub(crate) fn strategies() -> Vec<proptest::strategy::BoxedStrategy<Self>> {
                 use proptest::strategy::Strategy;
-                vec![$(<$name as crate::property::Sample>::strategy().prop_map(Self::$name).boxed(),)+]
+                use crate::property::Sample;
+                vec![$(<$name as Sample>::strategy().prop_map(Self::$name).boxed(),)+]
             }
         }
 

@@ -21,7 +21,8 @@ macro_rules! any_sample {
     ($($type:ty),*) => {$(
         impl Sample for $type {
             fn strategy() -> BoxedStrategy<Self> {
-                prop_oneof![3 => any::<$type>(), 1 => Just(<$type>::MAX), 1 => Just(<$type>::MIN)].boxed()
+                let edges = prop_oneof![Just(<$type>::MAX), Just(<$type>::MIN)];
+                prop_oneof![3 => any::<$type>(), 2 => edges].boxed()
             }
         }
     )*};
