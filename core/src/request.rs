@@ -8,9 +8,7 @@
 use bytes::Bytes;
 
 use crate::fault::Fault;
-use crate::id::{
-    AttributeId, ConnectionId, ContainerId, SegmentName, SessionId, Token, WriterId,
-};
+use crate::id::{AttributeId, ConnectionId, ContainerId, SegmentName, SessionId, Token, WriterId};
 use crate::position::{JournalAddress, Offset};
 
 /// What a client asks of the container that owns `segment`.
@@ -185,8 +183,9 @@ pub struct Append {
     pub event_count: u32,
     /// Segment length that this append requires, if any.
     pub expected_offset: Option<Offset>,
-    /// The bytes, in up to two pieces (a block and the tail of its last event).
-    pub data: [Bytes; 2],
+    /// The bytes, in up to three pieces: whole events, the head of a divided one, its tail. Unused
+    /// pieces are empty and last.
+    pub data: [Bytes; 3],
 }
 
 /// What to create.
