@@ -168,8 +168,8 @@ pub(super) fn take_u32(from: &mut Bytes) -> Result<u32, Fault> {
     from.try_get_u32_le().map_err(|_| short())
 }
 
-/// Reads a position of a log. Half of what the wire can say is far beyond any log, and leaves room to
-/// go on from there without a check.
+/// Reads a position of a log. Half of what the wire can say is far beyond any log, and leaves room
+/// to go on from there without a check.
 pub(super) fn take_offset(from: &mut Bytes) -> Result<Offset, Fault> {
     let offset = from.try_get_u64_le().map_err(|_| short())?;
     if offset > POSITION_MAX {

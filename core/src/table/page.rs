@@ -9,11 +9,14 @@ use std::ops::Bound;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{Table, TableRefusal, log_bytes, version_at};
-use crate::limits::{READ_REPLY_BYTES_MAX, TABLE_KEY_BYTES_MAX};
+use crate::limits::{READ_REPLY_BYTES_MAX, TABLE_ENTRY_BYTES_MAX, TABLE_KEY_BYTES_MAX};
 use crate::request::{FoundEntry, TableItems};
 
 /// First byte of every continuation token; the last key told follows.
 const TOKEN_MARK: u8 = 0x74;
+
+// Any entry fits into an empty page.
+const _: () = assert!(TABLE_ENTRY_BYTES_MAX + 24 <= READ_REPLY_BYTES_MAX as usize);
 
 /// Changes at or after a position.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +30,8 @@ pub struct DeltaPage {
 }
 
 impl Table {
-    /// Up to `count` entries in the order of their keys, at most 2 MiB on the wire, and the token to go
-    /// on with; it is empty when there are no entries. An empty `continuation` begins. `from` and
+    /// Up to `count` entries in the order of their keys, at most 2 MiB on the wire, and the token to
+    /// go on with; it is empty when there are no entries. An empty `continuation` begins. `from` and
     /// `to` bound the keys, inclusive; empty bounds are open.
     ///
     /// # Errors
@@ -156,12 +159,11 @@ impl Page {
         Self { entries: Vec::new(), items, bytes: 0, count: usize::try_from(count).unwrap_or(0) }
     }
 
-    /// Adds an item unless the page is full. An empty page takes any item if its count allows one,
+    /// Adds an item unless the page is full. A page whose count allows one takes at least one item,
     /// so that an iteration never stands still.
     fn add(&mut self, entry: FoundEntry) -> bool {
         let bytes = self.bytes + wire_bytes(&entry, self.items);
-        let is_too_large = bytes > READ_REPLY_BYTES_MAX as usize && !self.entries.is_empty();
-        if self.entries.len() >= self.count || is_too_large {
+        if self.entries.len() >= self.count || bytes > READ_REPLY_BYTES_MAX as usize {
             return false;
         }
         self.bytes = bytes;
