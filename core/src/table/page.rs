@@ -30,8 +30,8 @@ pub struct DeltaPage {
 }
 
 impl Table {
-    /// Up to `count` entries in the order of their keys, at most 2 MiB on the wire, and the token to
-    /// go on with; it is empty when there are no entries. An empty `continuation` begins. `from`
+    /// Up to `count` entries in the order of their keys, at most 2 MiB on the wire, and the token
+    /// to go on with; it is empty when there are no entries. An empty `continuation` begins. `from`
     /// and `to` bound the keys, inclusive; empty bounds are open.
     ///
     /// # Errors
