@@ -239,8 +239,6 @@ impl Pair {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-
     /// Verdicts, versions, length and content agree with the model after every step, in the table
     /// and in its replica made of bodies and snapshots.
     #[test]
