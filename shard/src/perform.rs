@@ -1,0 +1,149 @@
+//! Carrying out what the engine wants: replies to their connections or their shards, fetches to the
+//! journal. In the order queued, and nothing is dropped but what is meant for a connection that is
+//! gone.
+
+use thalweg_core::env::Env;
+use thalweg_core::env::journal::Journal;
+use thalweg_core::env::mailbox::Mail;
+use thalweg_core::env::network::Network;
+use thalweg_core::id::Token;
+use thalweg_core::request::{CloseReason, Effect, Refusal, Reply};
+use thalweg_net::{AfterReply, CloseCause};
+use tracing::{debug, error};
+
+use crate::connections::{SlotIndex, Stall};
+use crate::turn::Shard;
+
+impl<E: Env> Shard<E> {
+    /// Carries out all effects queued.
+    pub(crate) fn perform(&mut self) {
+        if self.effects.is_empty() {
+            return;
+        }
+        let mut effects = std::mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            self.perform_one(effect);
+        }
+        self.effects = effects;
+    }
+
+    fn perform_one(&mut self, effect: Effect) {
+        let token = match &effect {
+            Effect::Reply { token, .. }
+            | Effect::Appended { token, .. }
+            | Effect::Close { token, .. } => *token,
+            Effect::Fetch { address } => return self.env.journal().fetch(*address),
+            Effect::Halt { container, fault } => {
+                self.counters.halts += 1;
+                error!(
+                    shard = self.config.shard.0,
+                    container = container.0,
+                    %fault,
+                    "container stopped serving"
+                );
+                return;
+            }
+        };
+        if let Effect::Reply { reply: Ok(reply), .. } = &effect
+            && lets_go_of_bytes(reply)
+        {
+            self.trim.ask();
+        }
+        if token.shard != self.config.shard {
+            return self.send_mail(token.shard, Mail::Reply(effect));
+        }
+        let Some(index) = self.connections.find(token.connection) else { return };
+        if self.connections[index].is_closing {
+            return;
+        }
+        match effect {
+            Effect::Reply { reply, .. } => self.reply(index, token, reply),
+            Effect::Appended { session, event_number, length, .. } => {
+                let connection = &mut self.connections[index].connection;
+                connection.appended(session, token.request, event_number, length);
+                self.mark_dirty(index);
+                self.wake_outstanding(index);
+            }
+            Effect::Close { reason, .. } => {
+                debug!(connection = token.connection.0, ?reason, "connection closed");
+                self.close_connection(index, close_cause(reason));
+            }
+            Effect::Fetch { .. } | Effect::Halt { .. } => {
+                unreachable!("these were carried out above")
+            }
+        }
+    }
+
+    fn reply(&mut self, index: SlotIndex, token: Token, reply: Result<Reply, Refusal>) {
+        let after = self.connections[index].connection.reply(token.request, reply);
+        self.mark_dirty(index);
+        match after {
+            AfterReply::Continue => self.wake_outstanding(index),
+            AfterReply::Close => self.close_connection(index, CloseCause::EventNumber),
+        }
+    }
+
+    fn wake_outstanding(&mut self, index: SlotIndex) {
+        if self.connections[index].stall == Some(Stall::Outstanding) {
+            self.make_ready(index);
+        }
+    }
+
+    pub(crate) fn mark_dirty(&mut self, index: SlotIndex) {
+        let slot = &mut self.connections[index];
+        if !slot.is_dirty {
+            slot.is_dirty = true;
+            self.dirty.push(slot.connection.id());
+        }
+    }
+
+    /// Gives the network what gathered in this turn: acknowledgements of one session as one.
+    pub(crate) fn flush(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for id in dirty.drain(..) {
+            let Some(index) = self.connections.find(id) else { continue };
+            self.connections[index].is_dirty = false;
+            if self.connections[index].is_closing {
+                continue;
+            }
+            self.send_output(index);
+            if self.connections[index].unsent > self.config.unsent_bytes_close {
+                self.close_connection(index, CloseCause::Limit);
+            }
+        }
+        self.dirty = dirty;
+    }
+
+    pub(crate) fn send_output(&mut self, index: SlotIndex) {
+        let slot = &mut self.connections[index];
+        slot.connection.flush();
+        let (id, network) = (slot.connection.id(), self.env.network());
+        let sent = slot.connection.drain(|bytes| network.send(id, bytes));
+        slot.unsent += sent;
+        self.counters.sent_bytes += sent as u64;
+        // It waited for its own outbox, which the network has taken.
+        let is_below = slot.unsent <= self.config.unsent_bytes_max / 2;
+        if is_below && slot.stall == Some(Stall::Unsent) {
+            self.make_ready(index);
+        }
+    }
+}
+
+fn close_cause(reason: CloseReason) -> CloseCause {
+    match reason {
+        CloseReason::NoSession => CloseCause::NoSession,
+        CloseReason::Protocol => CloseCause::Argument,
+        CloseReason::Unavailable => CloseCause::Unavailable,
+    }
+}
+
+/// Whether journal files may be free of live bytes now.
+fn lets_go_of_bytes(reply: &Reply) -> bool {
+    matches!(
+        reply,
+        Reply::Truncated { .. }
+            | Reply::Deleted { .. }
+            | Reply::Merged { .. }
+            | Reply::BatchMerged { .. }
+    )
+}
