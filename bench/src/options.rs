@@ -1,0 +1,105 @@
+//! What to run and what to do with the outcome: the entry for the command line.
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::host::HostFacts;
+use crate::locate::Locator;
+use crate::open_loop::OpenLoop;
+use crate::process::ProcessId;
+use crate::record::{Record, Summary};
+
+/// A scenario with its settings. Each has defaults that make sense by themselves.
+#[derive(Clone, Debug)]
+pub enum Scenario {
+    /// Events by schedule, latency from the intended time.
+    OpenLoop(OpenLoop),
+}
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct BenchOptions {
+    /// The scenario. Default: the open loop.
+    pub scenario: Scenario,
+    /// Part of the names of the segments made; must not have been used on this server before.
+    /// Default: the time, in milliseconds since 1970.
+    pub run: String,
+    /// The server's process, for its processor time and memory; [`ProcessId::own`] when it is
+    /// embedded. Default: unknown.
+    pub server: Option<ProcessId>,
+    /// Where the server keeps its data: some scenarios measure the device below it, in the same
+    /// run. Default: unknown, and those scenarios refuse.
+    pub data_directory: Option<PathBuf>,
+    /// File to write the record to. Default: none.
+    pub json: Option<PathBuf>,
+    /// Commit of the tree, for the record. Default: asked of git.
+    pub commit: Option<String>,
+}
+
+impl Default for BenchOptions {
+    fn default() -> Self {
+        Self {
+            scenario: Scenario::OpenLoop(OpenLoop::default()),
+            run: millis_since_1970().to_string(),
+            server: None,
+            data_directory: None,
+            json: None,
+            commit: None,
+        }
+    }
+}
+
+/// Runs a scenario: progress goes to standard error, the outcome's table to standard output, and
+/// the record to a file if one is named.
+///
+/// # Errors
+/// When the server cannot be reached, refuses, loses data or ends the connection, and when the
+/// record cannot be written. A server that is too slow is an outcome, not an error.
+pub fn run(options: BenchOptions, locator: &dyn Locator) -> anyhow::Result<()> {
+    let record = run_recorded(&options, locator)?;
+    println!("{}: {}", record.scenario, record.run);
+    println!("{}", record.table.markdown());
+    if let Some(path) = &options.json {
+        record.write(path)?;
+    }
+    Ok(())
+}
+
+/// Runs a scenario and gives its record; prints progress only.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_recorded(options: &BenchOptions, locator: &dyn Locator) -> anyhow::Result<Record> {
+    let (run, server) = (options.run.as_str(), options.server);
+    match &options.scenario {
+        Scenario::OpenLoop(settings) => {
+            options.record("open-loop", settings, &settings.run(locator, run, server)?)
+        }
+    }
+}
+
+impl BenchOptions {
+    fn record(
+        &self,
+        scenario: &str,
+        settings: &impl Serialize,
+        result: &impl Summary,
+    ) -> anyhow::Result<Record> {
+        Ok(Record {
+            scenario: scenario.to_owned(),
+            run: self.run.clone(),
+            ended_at: millis_since_1970() / 1000,
+            host: HostFacts::gather(self.data_directory.as_deref(), self.commit.as_deref()),
+            settings: serde_json::to_value(settings)?,
+            table: result.table(),
+            result: serde_json::to_value(result)?,
+        })
+    }
+}
+
+fn millis_since_1970() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
