@@ -467,3 +467,6 @@ impl Drop for UringDevice {
         self.ring.abandon(self.owner);
     }
 }
+
+#[cfg(test)]
+mod tests;

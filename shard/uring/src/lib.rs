@@ -23,4 +23,4 @@ pub use operation::adopt;
 pub use probe::{DurableWrite, Probe, ProbeError, probe};
 pub use ring::{Ring, RingConfig};
 pub use socket::UringNetwork;
-pub use sockets::{Listeners, NetworkConfig, NetworkCounts, PortSharing};
+pub use sockets::{Listeners, NetworkConfig, NetworkCounts, PortSharing, event_counter};

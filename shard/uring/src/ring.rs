@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use io_uring::{IoUring, cqueue, squeue};
 
 use crate::operation::{self, Operation};
-use crate::sockets::{self, Blocking};
+use crate::sockets;
 
 /// Sizes of a ring.
 #[derive(Clone, Copy, Debug)]
@@ -96,9 +96,10 @@ struct Core {
     /// Counts hand-overs that the kernel took only in part: a link may have been cut by one, so
     /// whoever depends on the order inside a link submitted before must not rely on it.
     partial_submissions: u64,
-    wake: File,
     /// When the earliest timer that was set will fire, and which it is.
     timer: Option<(Instant, OperationId)>,
+    /// The timer has fired and nobody has been told.
+    has_timer_fired: bool,
 }
 
 struct Slot {
@@ -126,18 +127,26 @@ struct Queued {
 }
 
 impl Ring {
-    /// Makes a ring and the eventfd that its completions signal.
+    /// Makes a ring whose completions signal an eventfd of its own.
+    ///
+    /// # Errors
+    /// As [`waking`](Self::waking).
+    pub fn new(config: RingConfig) -> io::Result<Self> {
+        Self::waking(config, &sockets::event_counter()?)
+    }
+
+    /// Makes a ring whose completions signal `wake`, an eventfd that others may write to as well.
     ///
     /// # Errors
     /// When the kernel has no `io_uring`, forbids it, or is out of memory or descriptors;
     /// [`probe`](crate::probe::probe) says which and what to do.
-    pub fn new(config: RingConfig) -> io::Result<Self> {
+    pub fn waking(config: RingConfig, wake: &File) -> io::Result<Self> {
         let uring = IoUring::builder()
             .setup_clamp()
             .setup_submit_all()
             .setup_cqsize(config.completion_entries)
             .build(config.submission_entries)?;
-        let wake = sockets::event_counter(Blocking::Yes)?;
+        // The kernel keeps the counter, whatever becomes of our descriptor.
         uring.submitter().register_eventfd(wake.as_raw_fd())?;
         let core = Core {
             uring,
@@ -147,8 +156,8 @@ impl Ring {
             queue: VecDeque::new(),
             owners: Vec::new(),
             partial_submissions: 0,
-            wake,
             timer: None,
+            has_timer_fired: false,
         };
         core.set_wake(false);
         let shared = Shared { core: RefCell::new(core), hooks: RefCell::new(Vec::new()) };
@@ -170,7 +179,8 @@ impl Ring {
         self.shared.core.borrow_mut().has_queued()
     }
 
-    /// Whether a completion has arrived that nobody has polled yet.
+    /// Whether a completion has arrived that nobody has polled yet, or the timer has fired since
+    /// this was last asked.
     pub fn has_ready(&self) -> bool {
         self.shared.core.borrow_mut().has_ready()
     }
@@ -192,15 +202,6 @@ impl Ring {
     /// Stops completions from signalling; for the time between two sleeps.
     pub fn disarm_wake(&self) {
         self.shared.core.borrow_mut().set_wake(false);
-    }
-
-    /// The eventfd that completions signal while armed and that others may write to in order to
-    /// wake the shard: a descriptor of its own for the same counter.
-    ///
-    /// # Errors
-    /// When the process is out of descriptors.
-    pub fn wake_descriptor(&self) -> io::Result<OwnedFd> {
-        self.shared.core.borrow().wake.try_clone().map(OwnedFd::from)
     }
 
     /// Sets a timer, so that a sleeping shard wakes at `deadline` or earlier. Takes effect with the
@@ -392,7 +393,8 @@ impl Core {
     }
 
     fn has_ready(&mut self) -> bool {
-        !self.uring.completion().is_empty()
+        self.drain();
+        std::mem::take(&mut self.has_timer_fired)
             || self.uring.submission().cq_overflow()
             || self.owners.iter().any(|owner| !owner.ready.is_empty())
     }
@@ -457,6 +459,7 @@ impl Core {
         };
         if self.timer.is_some_and(|(_, timer)| timer == id) {
             self.timer = None;
+            self.has_timer_fired = true;
         }
         let Some(owner) = owner else { return };
         let owner = &mut self.owners[owner.0];
@@ -470,6 +473,8 @@ impl Core {
     }
 
     fn wake_at(&mut self, deadline: Instant) {
+        // A timer that has fired unseen would pass for one that is still to come.
+        self.drain();
         if self.timer.is_some_and(|(armed, _)| armed <= deadline) {
             return;
         }
@@ -533,3 +538,6 @@ impl Drop for Core {
 
 /// No timer is set further ahead; a needless wake-up an hour costs nothing.
 const TIMER_DELAY_MAX: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests;

@@ -180,26 +180,14 @@ pub(crate) fn is_shortage(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
 }
 
-/// Whether reading an empty counter waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Blocking {
-    /// It waits.
-    Yes,
-    /// It fails with `WouldBlock`.
-    No,
-}
-
-/// Makes an eventfd with the count 0.
+/// Makes an eventfd with the count 0. Writing a number in eight bytes adds it; reading waits until the
+/// count is over 0 and takes it. For waking a shard from other threads.
 ///
 /// # Errors
 /// When the process is out of descriptors.
-pub(crate) fn event_counter(blocking: Blocking) -> io::Result<File> {
-    let flags = match blocking {
-        Blocking::Yes => libc::EFD_CLOEXEC,
-        Blocking::No => libc::EFD_CLOEXEC | libc::EFD_NONBLOCK,
-    };
+pub fn event_counter() -> io::Result<File> {
     // SAFETY: no pointers are passed.
-    let result = unsafe { libc::eventfd(0, flags) };
+    let result = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
     checked(result)?;
     // SAFETY: the kernel has just made this descriptor for us.
     Ok(unsafe { File::from_raw_fd(result) })

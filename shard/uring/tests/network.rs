@@ -11,7 +11,7 @@ use thalweg_core::env::network::{Network, NetworkEvent};
 use thalweg_core::id::ConnectionId;
 use thalweg_uring::portable::{PortableNetwork, PortableWait};
 use thalweg_uring::{Listeners, NetworkConfig, NetworkCounts, PortSharing};
-use thalweg_uring::{Ring, RingConfig, UringNetwork};
+use thalweg_uring::{Ring, RingConfig, UringNetwork, event_counter};
 
 /// After this long without the expected event a test gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -132,7 +132,7 @@ fn on_ring(connections_max: usize) -> Server<UringNetwork> {
 }
 
 fn portable(connections_max: usize) -> Server<PortableNetwork> {
-    let wait = PortableWait::new().expect("a descriptor");
+    let wait = PortableWait::new(event_counter().expect("a descriptor"));
     let (listeners, address) = listeners(connections_max);
     let network = PortableNetwork::new(&wait, listeners).expect("a network");
     let wait = Box::new(move || wait.wait(Some(Duration::from_secs(1))).expect("a wait"));

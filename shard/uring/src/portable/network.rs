@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -37,22 +37,10 @@ struct Shared {
 }
 
 impl PortableWait {
-    /// An empty set with its eventfd.
-    ///
-    /// # Errors
-    /// When the process is out of descriptors.
-    pub fn new() -> io::Result<Self> {
-        let wake = sockets::event_counter(sockets::Blocking::No)?;
+    /// An empty set that also waits for `wake`, an eventfd that others write to.
+    pub fn new(wake: File) -> Self {
         let shared = Shared { wake, networks: RefCell::new(Vec::new()) };
-        Ok(Self { shared: Rc::new(shared) })
-    }
-
-    /// The eventfd: writing eight bytes, a number over zero, ends the wait.
-    ///
-    /// # Errors
-    /// When the process is out of descriptors.
-    pub fn wake_descriptor(&self) -> io::Result<OwnedFd> {
-        self.shared.wake.try_clone().map(OwnedFd::from)
+        Self { shared: Rc::new(shared) }
     }
 
     /// Sleeps until a socket can do what its connection wants, the eventfd was written to, or
@@ -72,9 +60,11 @@ impl PortableWait {
             i32::try_from(longest.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
         });
         sockets::wait_ready(&mut descriptors, milliseconds)?;
-        let mut count = [0; 8];
-        // Empty when nobody wrote; what it says is of no interest.
-        let _ = (&self.shared.wake).read(&mut count);
+        // Only we read it, so that what is there now will be there; reading an empty one would wait.
+        if descriptors[0].revents & libc::POLLIN != 0 {
+            let mut count = [0; 8];
+            (&self.shared.wake).read_exact(&mut count)?;
+        }
         Ok(())
     }
 }
