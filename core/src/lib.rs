@@ -5,13 +5,33 @@
 //! [`Effect`](request::Effect)s what must happen outside. Everything that can go wrong outside
 //! comes back as an input. `docs/ARCHITECTURE.md` draws the picture.
 
+mod append;
+mod apply;
+mod attribute;
+mod cache;
+mod checkpoint;
+mod container;
 pub mod engine;
 pub mod env;
 pub mod fault;
+mod fetch;
 pub mod frame;
 pub mod id;
+mod index;
 pub mod limits;
+mod log;
+mod merge;
+mod operation;
+mod pending;
 pub mod position;
+mod read;
+mod recovery;
 pub mod request;
+mod restore;
+mod segment;
+mod segment_request;
+mod slab;
 pub mod table;
+mod table_request;
+mod tail;
 pub mod time;

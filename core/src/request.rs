@@ -172,6 +172,34 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// The segment that the request is about, the target of a merge; `None` for an append, which
+    /// names its session instead.
+    pub fn segment(&self) -> Option<&SegmentName> {
+        match self {
+            Self::Append(_) => None,
+            Self::CreateTransient { parent, .. } => Some(parent),
+            Self::Create(create) => Some(&create.segment),
+            Self::Merge { target, .. } | Self::MergeBatch { target, .. } => Some(target),
+            Self::SetupAppend { segment, .. }
+            | Self::Read { segment, .. }
+            | Self::Info { segment }
+            | Self::Seal { segment }
+            | Self::Truncate { segment, .. }
+            | Self::Delete { segment, .. }
+            | Self::UpdatePolicy { segment, .. }
+            | Self::Attribute { segment, .. }
+            | Self::UpdateAttribute { segment, .. }
+            | Self::TableInfo { segment }
+            | Self::TableUpdate { segment, .. }
+            | Self::TableRemove { segment, .. }
+            | Self::TableGet { segment, .. }
+            | Self::TableIterate { segment, .. }
+            | Self::TableDelta { segment, .. } => Some(segment),
+        }
+    }
+}
+
 /// One atomic append.
 #[derive(Clone, Debug)]
 pub struct Append {

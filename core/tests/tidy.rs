@@ -31,18 +31,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     (
         "thalweg-sim",
-        &[
-            "thalweg-core",
-            "thalweg-journal",
-            "thalweg-net",
-            "thalweg-shard",
-            "thalweg-wire",
-        ],
+        &["thalweg-core", "thalweg-journal", "thalweg-net", "thalweg-shard", "thalweg-wire"],
     ),
-    (
-        "thalweg-bench",
-        &["thalweg-client", "thalweg-server", "thalweg-uring", "thalweg-wire"],
-    ),
+    ("thalweg-bench", &["thalweg-client", "thalweg-server", "thalweg-uring", "thalweg-wire"]),
     (
         "thalweg-cli",
         &["thalweg-bench", "thalweg-client", "thalweg-journal", "thalweg-server", "thalweg-uring"],
@@ -54,7 +45,10 @@ const GUARDED: &[(&str, &[&str])] = &[
     ("glommio", &["thalweg-runtime"]),
     ("io-uring", &["thalweg-uring"]),
     ("libc", &["thalweg-uring", "thalweg-server"]),
-    ("tokio", &["thalweg-bench", "thalweg-cli", "thalweg-client", "thalweg-control", "thalweg-server"]),
+    (
+        "tokio",
+        &["thalweg-bench", "thalweg-cli", "thalweg-client", "thalweg-control", "thalweg-server"],
+    ),
     ("tonic", &["thalweg-bench", "thalweg-cli", "thalweg-control", "thalweg-server"]),
 ];
 

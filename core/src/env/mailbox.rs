@@ -1,9 +1,9 @@
 //! Mail between shards: requests for a segment that lives elsewhere, and their replies. Used only
 //! when one port serves all shards.
 
+use crate::id::ContainerId;
 use crate::id::{ConnectionId, ShardId, Token};
 use crate::request::{Effect, Request};
-use crate::id::ContainerId;
 
 /// One message from one shard to another.
 #[derive(Debug)]

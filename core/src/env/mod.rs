@@ -9,6 +9,8 @@ pub mod clock;
 pub mod device;
 pub mod journal;
 pub mod mailbox;
+#[cfg(any(test, feature = "test-util"))]
+pub mod memory;
 pub mod network;
 
 use clock::Clock;

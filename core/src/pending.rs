@@ -1,0 +1,35 @@
+//! What waits until a frame is durable: commits, answers, refusals, in the order of acceptance.
+
+use crate::append::Commit;
+use crate::id::Token;
+use crate::position::{FrameNumber, Offset};
+use crate::request::{CloseReason, Refusal, Reply};
+use crate::segment::SegmentHandle;
+
+/// A step and the frame that it waits for.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) frame: FrameNumber,
+    pub(crate) step: Step,
+}
+
+/// What is done when the frame is durable. The segment may be gone by then.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// An append becomes visible and is acknowledged.
+    Append(Commit),
+    /// Merged bytes become visible.
+    Grow {
+        segment: SegmentHandle,
+        /// Of the segment, after it.
+        length: Offset,
+    },
+    /// The end is final.
+    Seal(SegmentHandle),
+    /// Bytes at the start are gone.
+    Truncate(SegmentHandle),
+    /// An answer. Boxed, because appends are many and answers few.
+    Reply(Token, Box<Result<Reply, Refusal>>),
+    /// A connection is closed.
+    Close(Token, CloseReason),
+}
