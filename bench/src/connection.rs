@@ -162,6 +162,16 @@ impl Connection {
         }
     }
 
+    /// Waits for the next command, which may be a failure; for blocking connections.
+    pub(crate) fn wait_any(&mut self) -> anyhow::Result<Command> {
+        loop {
+            if let Some(command) = self.decoder.decode(&mut self.received)? {
+                return Ok(command);
+            }
+            ensure!(self.receive()?, "the server does not answer within {REPLY_WAIT:?}");
+        }
+    }
+
     /// Sends many requests and waits for all replies; for blocking connections. `request` makes the
     /// request for an item from an id that it must carry. Replies come in the order of the items.
     pub(crate) fn request_all<T, M: Message>(

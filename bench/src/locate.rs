@@ -79,7 +79,7 @@ mod tests {
     fn segments_are_spread_evenly_over_stores() {
         let lopsided = |segment: &str| -> anyhow::Result<String> {
             let sum: usize = segment.bytes().map(usize::from).sum();
-            Ok(format!("store-{}:1", usize::from(sum % 7 == 0)))
+            Ok(format!("store-{}:1", usize::from(sum.is_multiple_of(7))))
         };
         let places = spread(&lopsided, "r", 16).expect("there are enough names");
         let first = places.iter().filter(|place| place.address == "store-0:1").count();

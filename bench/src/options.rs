@@ -1,21 +1,37 @@
 //! What to run and what to do with the outcome: the entry for the command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use anyhow::Context;
 use serde::Serialize;
 
+use crate::bandwidth::Bandwidth;
 use crate::host::HostFacts;
 use crate::locate::Locator;
+use crate::many_segments::ManySegments;
+use crate::max_rate::MaxRate;
 use crate::open_loop::OpenLoop;
 use crate::process::ProcessId;
 use crate::record::{Record, Summary};
+use crate::single::Single;
+use crate::verify::Verify;
 
 /// A scenario with its settings. Each has defaults that make sense by themselves.
 #[derive(Clone, Debug)]
 pub enum Scenario {
     /// Events by schedule, latency from the intended time.
     OpenLoop(OpenLoop),
+    /// The highest rate for each block size, by closed loops.
+    MaxRate(MaxRate),
+    /// One append at a time, against device and loopback. Needs the data directory.
+    Single(Single),
+    /// Large appends against the device. Needs the data directory.
+    Bandwidth(Bandwidth),
+    /// Many segments against few at the same rate.
+    ManySegments(ManySegments),
+    /// Write, read back, check every byte; [`Verify::large`] for more data than memory.
+    Verify(Verify),
 }
 
 /// What to run.
@@ -77,10 +93,34 @@ pub fn run_recorded(options: &BenchOptions, locator: &dyn Locator) -> anyhow::Re
         Scenario::OpenLoop(settings) => {
             options.record("open-loop", settings, &settings.run(locator, run, server)?)
         }
+        Scenario::MaxRate(settings) => {
+            options.record("max-rate", settings, &settings.run(locator, run, server)?)
+        }
+        Scenario::Single(settings) => {
+            let result = settings.run(locator, run, options.data_directory()?)?;
+            options.record("single", settings, &result)
+        }
+        Scenario::Bandwidth(settings) => {
+            let result = settings.run(locator, run, server, options.data_directory()?)?;
+            options.record("bandwidth", settings, &result)
+        }
+        Scenario::ManySegments(settings) => {
+            options.record("many-segments", settings, &settings.run(locator, run, server)?)
+        }
+        Scenario::Verify(settings) => {
+            let name = if settings.resident_bytes_max.is_some() { "large" } else { "verify" };
+            options.record(name, settings, &settings.run(locator, run, server)?)
+        }
     }
 }
 
 impl BenchOptions {
+    fn data_directory(&self) -> anyhow::Result<&Path> {
+        self.data_directory
+            .as_deref()
+            .context("this scenario measures the device: name the server's data directory")
+    }
+
     fn record(
         &self,
         scenario: &str,

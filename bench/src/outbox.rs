@@ -26,10 +26,6 @@ impl Outbox {
         self.closed_bytes + self.open.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Where small pieces are written.
     pub(crate) fn open(&mut self) -> &mut BytesMut {
         &mut self.open
@@ -129,7 +125,7 @@ mod tests {
         }
         assert_eq!(outbox.len(), expected.len());
         let mut socket = Narrow { taken: Vec::new(), room: 0 };
-        while !outbox.is_empty() {
+        while outbox.len() > 0 {
             socket.room = 7_919;
             outbox.write_to(&mut socket).expect("it only blocks");
         }

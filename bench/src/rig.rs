@@ -111,11 +111,6 @@ impl Rig {
         }
     }
 
-    /// The segment a writer appends to.
-    pub(crate) fn segment_of(&self, writer: usize) -> usize {
-        writer % self.segments.places.len()
-    }
-
     /// Writers of all connections.
     pub(crate) fn writer_count(&self) -> usize {
         self.writers.iter().map(Vec::len).sum()

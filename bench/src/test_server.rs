@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use thalweg_wire::{
-    AppendBlockEnd, AppendSetup, Command, DataAppended, Decoder, FRAME_BYTES_MAX, Hello,
-    NO_EVENT_NUMBER, ReadSegment, SegmentCreated, SegmentDeleted, SegmentRead, SegmentTruncated,
-    TruncateSegment,
+    AppendBlockEnd, AppendSetup, Command, DataAppended, Decoder, FRAME_BYTES_MAX,
+    GetStreamSegmentInfo, Hello, NO_EVENT_NUMBER, NoSuchSegment, ReadSegment, SegmentCreated,
+    SegmentDeleted, SegmentRead, SegmentTruncated, StreamSegmentInfo, Text, TruncateSegment,
+    WrongHost,
 };
 
 /// What the server does wrong.
@@ -23,6 +24,8 @@ pub(crate) struct Faults {
     pub(crate) stall: Option<(i64, Duration)>,
     /// Content of the n-th append (from 0) is changed before it is kept.
     pub(crate) damage: Option<(u64, Damage)>,
+    /// It serves nothing and says so.
+    pub(crate) is_elsewhere: bool,
 }
 
 /// What happens to the content of an append.
@@ -78,6 +81,10 @@ impl TestServer {
     pub(crate) fn locator(&self) -> impl Fn(&str) -> anyhow::Result<String> + Sync {
         let address = self.address.clone();
         move |_| Ok(address.clone())
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
     }
 
     pub(crate) fn segment_count(&self) -> usize {
@@ -139,6 +146,14 @@ impl Session {
             }
             Command::AppendBlockEnd(it) => self.append(it, kept).into(),
             Command::TruncateSegment(it) => truncate(it, kept).into(),
+            Command::GetStreamSegmentInfo(it) if self.faults.is_elsewhere => WrongHost {
+                request_id: it.request_id,
+                segment: it.segment,
+                correct_host: Text::new(),
+                server_stack_trace: Text::new(),
+            }
+            .into(),
+            Command::GetStreamSegmentInfo(it) => facts(it, kept),
             Command::ReadSegment(it) => read(it, kept).into(),
             other => panic!("the generator never sends {other:?}"),
         };
@@ -201,6 +216,30 @@ fn truncate(it: TruncateSegment, kept: &Mutex<Kept>) -> SegmentTruncated {
     assert!(it.truncation_offset >= segment.start);
     segment.start = it.truncation_offset;
     SegmentTruncated { request_id: it.request_id, segment: it.segment }
+}
+
+fn facts(it: GetStreamSegmentInfo, kept: &Mutex<Kept>) -> Command {
+    let kept = kept.lock().expect("no panics");
+    match kept.segments.get(it.segment.as_str()) {
+        Some(segment) => StreamSegmentInfo {
+            request_id: it.request_id,
+            segment: it.segment,
+            exists: true,
+            is_sealed: false,
+            is_deleted: false,
+            last_modified: 0,
+            write_offset: i64::try_from(segment.data.len()).expect("small"),
+            start_offset: segment.start,
+        }
+        .into(),
+        None => NoSuchSegment {
+            request_id: it.request_id,
+            segment: it.segment,
+            server_stack_trace: Text::new(),
+            offset: -1,
+        }
+        .into(),
+    }
 }
 
 fn read(it: ReadSegment, kept: &Mutex<Kept>) -> SegmentRead {

@@ -36,7 +36,7 @@ fn every_scheduled_event_is_sent_and_counted() {
 #[test]
 fn a_stalled_server_shows_in_the_latency_of_the_intended_times() {
     let pause = Duration::from_millis(200);
-    let server = TestServer::start(Faults { stall: Some((700, pause)), damage: None });
+    let server = TestServer::start(Faults { stall: Some((700, pause)), ..Faults::default() });
     let mut load = small();
     load.warm_up = Duration::ZERO;
     load.duration = Duration::from_millis(600);
