@@ -165,7 +165,8 @@ impl Engine {
         let _ = effects;
     }
 
-    /// A frame asked for with [`Effect::Fetch`] arrived, or not: then whoever waits for it is closed.
+    /// A frame asked for with [`Effect::Fetch`] arrived, or not: then whoever waits for bytes of it is
+    /// closed. Its file may have been released since, if nothing refers to it any more.
     pub fn fetched(
         &mut self,
         now: Now,
@@ -182,8 +183,8 @@ impl Engine {
             Err(_) => false,
         };
         for read in waiting {
-            if is_there {
-                let container = &mut self.containers[read.container];
+            let container = &mut self.containers[read.container];
+            if is_there || !container.is_readable(&read) {
                 container.resume_read(&mut self.shared, now, read, effects);
             } else {
                 let reason = CloseReason::Unavailable;

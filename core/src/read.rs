@@ -84,6 +84,12 @@ impl Container {
         self.go_on(shared, now, read, Arrival::Asked, effects);
     }
 
+    /// Whether the bytes that a read asks for are still part of its segment.
+    pub(crate) fn is_readable(&self, read: &PendingRead) -> bool {
+        let segment = self.segments.get(read.segment);
+        segment.is_some_and(|segment| locate(segment, read.offset) == Located::There)
+    }
+
     /// The end of the segment moved, or became final, or its start passed a parked read.
     pub(crate) fn resume_parked(
         &mut self,
@@ -271,10 +277,14 @@ fn fetch(
     let ahead_bytes_max = (READ_REPLY_BYTES_MAX as usize).min(shared.history.bytes_max() / 2);
     let mut bytes = 0;
     for index in first.. {
-        let Some(extent) = segment.index.extent(index) else { break };
+        // Behind `until` a frame may have no address yet.
+        let Some(extent) = segment.index.extent(index).filter(|extent| extent.offset < until)
+        else {
+            break;
+        };
         let address = extent.frame.address().expect("durable bytes have an address");
         bytes += address.frame_bytes() as usize;
-        if index > first && (extent.offset >= until || bytes > ahead_bytes_max) {
+        if index > first && bytes > ahead_bytes_max {
             break;
         }
         if frame_in_memory(shared, address).is_none() && shared.fetches.begin(address) {
