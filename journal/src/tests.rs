@@ -1,0 +1,7 @@
+//! The journal on a faulty disk: crashes, damage, failures, lack of room.
+
+mod crash;
+mod damage;
+mod failure;
+mod service;
+mod world;
