@@ -1,0 +1,7 @@
+//! A whole shard, with the engine as shipped, on a journal in memory and a scripted network.
+
+mod forwarding;
+mod pressure;
+mod recovery;
+mod serving;
+mod world;
