@@ -108,7 +108,7 @@ impl<D: Device> Journal<D> {
     }
 
     /// Bytes of all files, prepared ones included.
-    pub fn file_bytes(&self) -> u64 {
+    pub fn disk_bytes(&self) -> u64 {
         self.files.total_bytes
     }
 

@@ -133,18 +133,23 @@ impl<D: Device> Journal<D> {
         }
     }
 
-    /// Finds the end of the chain: from the beginning of the newest file that has a good record.
+    /// Finds the end of the chain: from the beginning of the newest file that has a good record and
+    /// before which everything is known durable, for only then the chain is sure to reach it.
     fn find_end(&mut self, files: &[Surveyed]) -> End {
         let limit = self.cut_from;
         // What this process reported durable is the watermark, whatever the disk tells.
         let watermark = limit.map(Sequence::before);
-        let starts = (0..files.len()).rev().filter(|&index| files[index].start().is_some());
+        let starts = files
+            .iter()
+            .enumerate()
+            .rev()
+            .filter_map(|(index, file)| file.start().map(|(start, _)| (index, start.first)));
         let mut end = None;
-        for file in starts {
+        for (file, first) in starts {
             let from = Position { file, block: 1 };
             let route = Route { from, is_file_start: true, limit, watermark };
             let found = self.walk(files, route, &mut |_| {});
-            let is_complete = found.last.is_some();
+            let is_complete = found.last.is_some() && first.before() <= found.watermark;
             end = Some(found);
             if is_complete {
                 break;

@@ -1,6 +1,6 @@
 //! A journal on a [`MemoryDisk`] together with what must be true of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -39,8 +39,12 @@ pub(super) struct World {
     pub(super) fetched: Vec<(JournalAddress, Result<Bytes, Fault>)>,
     /// Damage that the last recovery reported.
     pub(super) damaged: Vec<(Vec<ContainerId>, Fault)>,
+    /// Chances in a thousand of failing writes and reads.
+    weather: (u64, u64),
     /// Frames that the last recovery gave.
     pub(super) found: Vec<FrameNumber>,
+    /// Files that are told to be referenced.
+    pub(super) pinned: BTreeSet<FileId>,
 }
 
 pub(super) fn tiny() -> Config {
@@ -72,7 +76,9 @@ impl World {
             failures: Vec::new(),
             fetched: Vec::new(),
             damaged: Vec::new(),
+            weather: (0, 0),
             found: Vec::new(),
+            pinned: BTreeSet::new(),
         }
     }
 
@@ -96,11 +102,13 @@ impl World {
     }
 
     pub(super) fn cut_power(&mut self) {
+        self.failures.clear();
         self.disk.cut_power();
         self.restart();
     }
 
     pub(super) fn kill(&mut self) {
+        self.failures.clear();
         self.disk.kill();
         self.restart();
     }
@@ -117,6 +125,11 @@ impl World {
             Recovered::Damaged { containers, fault } => damaged.push((containers, fault)),
         })?;
         self.damaged = damaged;
+        if !self.failures.is_empty() {
+            let last = found.last().map_or(FrameNumber(0), |(number, _)| *number);
+            assert!(last <= self.durable, "a frame that failed came back in the same process");
+            self.failures.clear();
+        }
         self.check_found(&found);
         self.found = found.iter().map(|(number, _)| *number).collect();
         assert_eq!(opened.next_frame, self.next, "numbering goes on without a gap");
@@ -201,6 +214,17 @@ impl World {
         true
     }
 
+    /// Sets the chances in a thousand that writes and reads fail.
+    pub(super) fn set_weather(&mut self, writes: u64, reads: u64) {
+        self.weather = (writes, reads);
+        self.disk.set_failures(writes, reads);
+    }
+
+    /// Whether nothing fails at present.
+    pub(super) fn disk_is_calm(&self) -> bool {
+        self.weather == (0, 0)
+    }
+
     /// One poll, a little later.
     pub(super) fn poll(&mut self) {
         self.now = self.now.after(Duration::from_micros(100));
@@ -248,10 +272,27 @@ impl World {
     }
 
     /// Lets go of everything before the frame `from`.
-    pub(super) fn trim(&mut self, from: FrameNumber, is_referenced: &dyn Fn(FileId) -> bool) {
+    pub(super) fn trim(&mut self, from: FrameNumber) {
         let address = self.written[&from].address;
         self.replay_from = Some(from);
-        self.journal.trim(address, is_referenced);
+        let pinned = self.pinned.clone();
+        self.journal.trim(address, &|file| pinned.contains(&file));
+    }
+
+    /// A durable frame that must still be readable.
+    pub(super) fn any_kept(&mut self) -> Option<Written> {
+        let oldest = self.replay_from.and_then(|from| self.written.get(&from))?.address.file();
+        let kept: Vec<&Written> = self
+            .written
+            .range(..=self.durable)
+            .map(|(_, written)| written)
+            .filter(|written| {
+                let file = written.address.file();
+                file >= oldest || self.pinned.contains(&file)
+            })
+            .collect();
+        let index = self.random.below(kept.len().max(1) as u64) as usize;
+        kept.get(index).map(|&written| written.clone())
     }
 
     /// Reads a frame back.
