@@ -33,8 +33,10 @@ pub struct Bandwidth {
     /// Slices of each kind. Default 5.
     pub slices: usize,
     /// Counted length of a slice. Default 3 s.
+    #[serde(serialize_with = "crate::seconds::serialize")]
     pub slice: Duration,
     /// Time at the head of each append slice that is not counted. Default half a second.
+    #[serde(serialize_with = "crate::seconds::serialize")]
     pub settle: Duration,
     /// Truncation behind the load.
     pub truncation: Option<Truncation>,

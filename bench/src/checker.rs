@@ -1,8 +1,8 @@
 //! Checks the bytes of one segment against what its writers sent: every byte, and every writer's
 //! events in order, once each, to the last.
 //!
-//! Takes the segment in pieces of any size. The expected event is made anew and compared whole; only
-//! when it differs is it looked at what is there instead.
+//! Takes the segment in pieces of any size. The expected event is made anew and compared whole;
+//! only when it differs is it looked at what is there instead.
 
 use std::collections::BTreeMap;
 

@@ -24,6 +24,7 @@ mod report;
 mod resident;
 mod rig;
 mod schedule;
+mod seconds;
 mod single;
 mod store_probe;
 #[cfg(test)]

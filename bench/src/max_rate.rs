@@ -40,10 +40,13 @@ pub struct MaxRate {
     pub connections: usize,
     /// The 99th percentile from sending a block to its acknowledgement must stay below this.
     /// Default 50 ms.
+    #[serde(serialize_with = "crate::seconds::serialize")]
     pub p99_max: Duration,
     /// Counted time of each window. Default 3 s.
+    #[serde(serialize_with = "crate::seconds::serialize")]
     pub step: Duration,
     /// Time before, not counted. Default half a second.
+    #[serde(serialize_with = "crate::seconds::serialize")]
     pub settle: Duration,
     /// Truncation behind the load.
     pub truncation: Option<Truncation>,

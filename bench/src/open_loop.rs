@@ -48,10 +48,13 @@ pub struct OpenLoop {
     /// Connections that share them. Default 4.
     pub connections: usize,
     /// Measured time, after the warm-up. Default 60 s.
+    #[serde(serialize_with = "crate::seconds::serialize")]
     pub duration: Duration,
     /// Time before, at the same rate, that is not counted. Default 5 s.
+    #[serde(serialize_with = "crate::seconds::serialize")]
     pub warm_up: Duration,
     /// Longest time an event is held back to fill a block. Default 1 ms.
+    #[serde(serialize_with = "crate::seconds::serialize")]
     pub hold: Duration,
     /// Truncation behind the load; `None` lets the segments grow.
     pub truncation: Option<Truncation>,
@@ -96,7 +99,8 @@ pub struct OpenLoopResult {
     pub acknowledged_per_second: f64,
     /// Bytes of events, headers included, acknowledged per second.
     pub bytes_per_second: f64,
-    /// The backlog at the end was not more than a tenth of a second of events.
+    /// The backlog at the end was not more than a tenth of a second of events, and all of it was
+    /// acknowledged later.
     pub has_kept_up: bool,
     /// Events due and not acknowledged when the schedule ended.
     pub backlog_at_end: u64,
@@ -435,7 +439,8 @@ impl Load {
             latency: self.recorder.end_interval(),
         };
         eprintln!(
-            "{:4.0} s  {writers} writers  sent {:8}  acked {:8}  backlog {:8}  p50 {}  p99 {}  max {}",
+            "{:4.0} s  {writers} writers  sent {:8}  acked {:8}  backlog {:8}  \
+             p50 {}  p99 {}  max {}",
             second.at,
             second.sent,
             second.acknowledged,
@@ -451,14 +456,15 @@ impl Load {
         let acknowledged = per_second(self.tally.acknowledged_measured, settings.duration);
         let backlog_limit =
             (settings.events_per_second as f64 * BACKLOG_MAX.as_secs_f64()).max(1.0) as u64;
+        let unacknowledged = self.backlog(self.measured.1);
         OpenLoopResult {
             sent_per_second: per_second(self.tally.sent_measured, settings.duration),
             acknowledged_per_second: acknowledged,
             bytes_per_second: acknowledged * self.template.event_bytes() as f64,
-            has_kept_up: self.tally.backlog_at_end <= backlog_limit,
+            has_kept_up: self.tally.backlog_at_end <= backlog_limit && unacknowledged == 0,
             backlog_at_end: self.tally.backlog_at_end,
             backlog_max: self.seconds.iter().map(|second| second.backlog).max().unwrap_or(0),
-            unacknowledged: self.backlog(self.measured.1),
+            unacknowledged,
             events_per_block: self.tally.sent as f64 / self.tally.blocks.max(1) as f64,
             latency: self.recorder.total(),
             usage: meter.usage(),

@@ -1,8 +1,8 @@
 //! What a load runs on: new segments spread over the stores, connections that share them, and one
 //! append session for each writer.
 //!
-//! A rig deletes its segments when it is taken down. The acknowledged length of each segment is kept
-//! where the truncating thread can see it.
+//! A rig deletes its segments when it is taken down. The acknowledged length of each segment is
+//! kept where the truncating thread can see it.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};

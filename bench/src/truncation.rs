@@ -22,6 +22,7 @@ pub struct Truncation {
     /// sure that truncation itself never reads.
     pub keep_bytes: u64,
     /// Time between two rounds. Default one second.
+    #[serde(serialize_with = "crate::seconds::serialize")]
     pub period: Duration,
 }
 

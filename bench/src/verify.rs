@@ -90,6 +90,7 @@ pub struct VerifyResult {
     /// Their bytes, headers included.
     pub bytes: u64,
     /// Time of writing.
+    #[serde(serialize_with = "crate::seconds::serialize")]
     pub write_time: Duration,
     /// Events acknowledged per second.
     pub write_events_per_second: f64,
@@ -98,6 +99,7 @@ pub struct VerifyResult {
     /// From sending a block to its acknowledgement (closed loop).
     pub write_latency: Latency,
     /// Time of reading and checking.
+    #[serde(serialize_with = "crate::seconds::serialize")]
     pub read_time: Duration,
     /// Events read and checked per second.
     pub read_events_per_second: f64,
