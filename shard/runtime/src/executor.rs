@@ -1,11 +1,21 @@
 //! Driving a shard on its ring, inside a glommio executor.
 //!
-//! The executor runs the turns in one task queue and whatever else the thread does in another, with far
-//! fewer shares. The shard's own ring is not the executor's: between turns the thread sleeps in the executor,
-//! which reads the shard's eventfd. Deadlines are timers on the shard's ring, so that the eventfd is the
-//! only thing waited for.
+//! The executor runs the turns in one task queue and [`Background`] tasks in another, with far
+//! fewer shares. The shard's own ring is not the executor's. While there are no background tasks the thread
+//! sleeps in the shard's ring: one system call, nothing between a completion and the next turn.
+//! With background tasks it sleeps in the executor, which reads an eventfd that the ring signals;
+//! that costs some 15 us of CPU per sleep. Deadlines are timers on the shard's ring, and the shard's
+//! bell is watched by it, so that the ring is all there is to wait for.
+//!
+//! glommio 0.9 may go to sleep with runnable tasks: when its preemption timer has expired before it looks
+//! at its queues, it takes them for empty (`run_task_queues`). A short timer and a busy machine make
+//! that likely: with 2 ms it hung within seconds. So the timer is left at its 100 ms, and while the
+//! thread sleeps there a pulse every 100 ms bounds what can be lost.
 
+use std::cell::Cell;
+use std::fs::File;
 use std::io;
+use std::rc::Rc;
 use std::time;
 
 use glommio::io::BufferedFile;
@@ -28,8 +38,8 @@ const EXECUTOR_RING_DEPTH: usize = 128;
 const TURN_SHARES: usize = 1000;
 const BACKGROUND_SHARES: usize = 50;
 
-/// How long turns may go on before the executor looks at the rest.
-const TURN_LATENCY: time::Duration = time::Duration::from_millis(2);
+/// How long the executor may oversleep; see the module's comment.
+const PULSE: time::Duration = time::Duration::from_millis(100);
 
 /// What a shard is built from on its own thread.
 pub struct RingPlace {
@@ -41,18 +51,47 @@ pub struct RingPlace {
     pub background: Background,
 }
 
-/// Runs tasks on the shard's thread when there is time, with few shares.
+/// Runs tasks on the shard's thread when there is time, with few shares. They make sleeping dearer
+/// while they live; see the module's comment.
 #[derive(Clone, Debug)]
 pub struct Background {
     queue: TaskQueueHandle,
+    alive: Rc<Cell<usize>>,
+    has_pulse: Rc<Cell<bool>>,
 }
 
 impl Background {
     /// Starts a task. It must give way often, and ends with the shard at the latest.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        let alive = self.alive.clone();
+        alive.set(alive.get() + 1);
+        if !self.has_pulse.replace(true) {
+            self.start_pulse();
+        }
+        self.start(async move {
+            task.await;
+            alive.set(alive.get() - 1);
+        });
+    }
+
+    fn start_pulse(&self) {
+        let Self { alive, has_pulse, .. } = self.clone();
+        self.start(async move {
+            while alive.get() > 0 {
+                glommio::timer::sleep(PULSE).await;
+            }
+            has_pulse.set(false);
+        });
+    }
+
+    fn start(&self, task: impl Future<Output = ()> + 'static) {
         glommio::spawn_local_into(task, self.queue)
             .expect("the queue lives as long as the executor")
             .detach();
+    }
+
+    fn is_idle(&self) -> bool {
+        self.alive.get() == 0
     }
 }
 
@@ -80,11 +119,13 @@ where
                 .make()
                 .map_err(|error| failed(io::Error::from(error)))?;
         executor.run(async move {
-            let ring = Ring::waking(RingConfig::default(), start.bell.counter()).map_err(failed)?;
+            let wake = thalweg_uring::event_counter().map_err(failed)?;
+            let ring = Ring::waking(RingConfig::default(), &wake).map_err(failed)?;
+            ring.watch(start.bell.counter()).map_err(failed)?;
             let executor = glommio::executor();
             let turns = executor.create_task_queue(
                 Shares::Static(TURN_SHARES),
-                Latency::Matters(TURN_LATENCY),
+                Latency::NotImportant,
                 "turns",
             );
             let queue = executor.create_task_queue(
@@ -93,11 +134,13 @@ where
                 "background",
             );
             let clock = SystemClock::new();
-            let place = RingPlace { ring: ring.clone(), clock, background: Background { queue } };
+            let (alive, has_pulse) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
+            let background = Background { queue, alive, has_pulse };
+            let place = RingPlace { ring: ring.clone(), clock, background: background.clone() };
             let drive = build(place)
                 .map_err(|cause| RuntimeError::Build { shard: shard.0, cause: cause.into() })?;
-            let driver = Driver { drive, start, ring, clock, stop_by: None };
-            let running = glommio::spawn_local_into(driver.run(), turns)
+            let driver = Driver { drive, start, ring, clock, background, stop_by: None };
+            let running = glommio::spawn_local_into(driver.run(wake), turns)
                 .map_err(|error: GlommioError<()>| failed(io::Error::from(error)))?;
             running.await.map_err(failed)
         })
@@ -109,13 +152,13 @@ struct Driver<D> {
     start: ShardStart,
     ring: Ring,
     clock: SystemClock,
+    background: Background,
     stop_by: Option<time::Instant>,
 }
 
 impl<D: Drive> Driver<D> {
-    async fn run(mut self) -> io::Result<()> {
-        let counter = self.start.bell.counter().try_clone()?;
-        let counter: BufferedFile = thalweg_uring::adopt(counter.into());
+    async fn run(mut self, wake: File) -> io::Result<()> {
+        let wake: BufferedFile = thalweg_uring::adopt(wake.into());
         loop {
             self.start.bell.take_news();
             let outcome = self.drive.turn();
@@ -134,15 +177,16 @@ impl<D: Drive> Driver<D> {
             }
             self.set_timer(outcome);
             self.ring.flush();
-            if outcome.has_work_left || self.ring.has_queued() {
-                glommio::yield_if_needed().await;
-            } else if !self.finds_work_spinning().await {
-                self.sleep(&counter).await?;
+            if !outcome.has_work_left && !self.ring.has_queued() && !self.finds_work_spinning() {
+                self.sleep(&wake).await?;
+            }
+            if !self.background.is_idle() {
+                glommio::executor().yield_task_queue_now().await;
             }
         }
         // The drive goes first: its device and network wait for what they have in flight.
         drop(self);
-        counter.close().await.map_err(io::Error::from)
+        wake.close().await.map_err(io::Error::from)
     }
 
     fn set_timer(&self, outcome: TurnOutcome) {
@@ -152,32 +196,34 @@ impl<D: Drive> Driver<D> {
         }
     }
 
-    /// Looks for completions and mail, at least once and as long as spinning is asked for.
-    async fn finds_work_spinning(&mut self) -> bool {
+    /// Looks for completions and news, at least once and as long as spinning is asked for.
+    fn finds_work_spinning(&mut self) -> bool {
         let spin = self.start.spin_before_park;
         let started = self.clock.now().monotonic;
         loop {
             if self.ring.has_ready() || self.start.bell.has_news() {
-                glommio::yield_if_needed().await;
                 return true;
             }
-            if spin.is_zero() || self.clock.now().monotonic.since(started) >= spin {
+            // The background has the time that turns do not need.
+            let is_over = self.clock.now().monotonic.since(started) >= spin;
+            if is_over || !self.background.is_idle() {
                 return false;
             }
-            glommio::yield_if_needed().await;
             std::hint::spin_loop();
         }
     }
 
-    /// Sleeps until a completion, the timer or a ring of the bell. First makes sure that each of
-    /// them would be noticed.
-    async fn sleep(&self, counter: &BufferedFile) -> io::Result<()> {
+    /// Sleeps until a completion, the timer or the bell. First makes sure that each of them would
+    /// be noticed.
+    async fn sleep(&self, wake: &BufferedFile) -> io::Result<()> {
         let bell = &self.start.bell;
         if !bell.begin_sleep() {
             return Ok(());
         }
-        if self.ring.arm_wake() {
-            counter.read_at(0, size_of::<u64>()).await?;
+        if self.background.is_idle() {
+            self.ring.wait_any();
+        } else if self.ring.arm_wake() {
+            wake.read_at(0, size_of::<u64>()).await?;
             self.ring.disarm_wake();
         }
         bell.end_sleep();

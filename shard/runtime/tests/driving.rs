@@ -19,8 +19,8 @@ use thalweg_core::frame::aligned_memory;
 use thalweg_core::id::{ConnectionId, ShardId};
 use thalweg_core::time::Instant;
 use thalweg_runtime::{
-    Doorbell, Drive, RingPlace, RuntimeError, ShardMailbox, ShardStart, Stopper, SystemClock,
-    TurnOutcome, mailboxes, start_on_ring, start_portable,
+    Doorbell, Drive, RingPlace, RuntimeError, ShardHandle, ShardMailbox, ShardStart, Stopper,
+    SystemClock, TurnOutcome, mailboxes, start_on_ring, start_portable,
 };
 use thalweg_uring::portable::{PortableDevice, PortableNetwork};
 use thalweg_uring::{DurableWrite, Listeners, NetworkConfig, PortSharing};
@@ -275,9 +275,11 @@ impl Drive for Returner {
     }
 }
 
-/// Mail wakes a sleeping shard, thousands of times in a row, on either kind of thread.
-#[test]
-fn mail_wakes_a_sleeping_shard() {
+/// Two shards return mail to each other until one has had enough.
+fn return_mail(
+    start_first: impl FnOnce(ShardStart, Returner) -> Result<ShardHandle, RuntimeError>,
+    start_second: impl FnOnce(ShardStart, Returner) -> Result<ShardHandle, RuntimeError>,
+) {
     let bells = bells(2);
     let mut boxes = mailboxes(&bells).into_iter();
     let (told, hears) = mpsc::channel();
@@ -287,15 +289,47 @@ fn mail_wakes_a_sleeping_shard() {
         Returner { mailbox, shard, other, serves: shard.0 == 0, told: told.clone() }
     };
     let (first, second) = (returner(0), returner(1));
-    let threads = [
-        start_on_ring(start(0, &bells[0]), move |_| Ok::<_, std::io::Error>(first)),
-        start_portable(start(1, &bells[1]), move |_| Ok::<_, std::io::Error>(second)),
-    ];
+    let threads =
+        [start_first(start(0, &bells[0]), first), start_second(start(1, &bells[1]), second)];
     assert_eq!(hears.recv_timeout(PATIENCE), Ok(RETURNS), "no wake-up is lost");
     Stopper::new(&bells).stop();
     for thread in threads {
         thread.expect("a thread").join().expect("a clean end");
     }
+}
+
+fn on_ring(start: ShardStart, drive: Returner) -> Result<ShardHandle, RuntimeError> {
+    start_on_ring(start, move |_| Ok::<_, std::io::Error>(drive))
+}
+
+/// With a task beside the turns, so that the shard sleeps in the executor.
+fn in_executor(start: ShardStart, drive: Returner) -> Result<ShardHandle, RuntimeError> {
+    start_on_ring(start, move |place| {
+        place.background.spawn(std::future::pending());
+        Ok::<_, std::io::Error>(drive)
+    })
+}
+
+fn by_calls(start: ShardStart, drive: Returner) -> Result<ShardHandle, RuntimeError> {
+    start_portable(start, move |_| Ok::<_, std::io::Error>(drive))
+}
+
+/// Mail wakes a shard that sleeps in its ring, thousands of times in a row.
+#[test]
+fn mail_wakes_a_shard_that_sleeps_in_its_ring() {
+    return_mail(on_ring, on_ring);
+}
+
+/// Mail wakes a shard that sleeps in the executor because of a background task.
+#[test]
+fn mail_wakes_a_shard_that_sleeps_in_the_executor() {
+    return_mail(in_executor, on_ring);
+}
+
+/// Mail wakes a shard without a ring.
+#[test]
+fn mail_wakes_a_portable_shard() {
+    return_mail(by_calls, on_ring);
 }
 
 /// Always has work, until the background task beside it has run.

@@ -19,6 +19,7 @@ use std::rc::{Rc, Weak};
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use io_uring::{IoUring, cqueue, squeue};
 
 use crate::operation::{self, Operation};
@@ -98,8 +99,12 @@ struct Core {
     partial_submissions: u64,
     /// When the earliest timer that was set will fire, and which it is.
     timer: Option<(Instant, OperationId)>,
-    /// The timer has fired and nobody has been told.
-    has_timer_fired: bool,
+    /// The eventfd that is watched, and the read of it that is in flight.
+    watched: Option<(Rc<OwnedFd>, OperationId)>,
+    /// The timer has fired or the watched eventfd was written to, and nobody has been told.
+    has_signal: bool,
+    /// The ring is being dropped: nothing is started any more.
+    is_closing: bool,
 }
 
 struct Slot {
@@ -135,7 +140,8 @@ impl Ring {
         Self::waking(config, &sockets::event_counter()?)
     }
 
-    /// Makes a ring whose completions signal `wake`, an eventfd that others may write to as well.
+    /// Makes a ring whose completions signal the eventfd `wake` while that is
+    /// [armed](Self::arm_wake).
     ///
     /// # Errors
     /// When the kernel has no `io_uring`, forbids it, or is out of memory or descriptors;
@@ -157,7 +163,9 @@ impl Ring {
             owners: Vec::new(),
             partial_submissions: 0,
             timer: None,
-            has_timer_fired: false,
+            watched: None,
+            has_signal: false,
+            is_closing: false,
         };
         core.set_wake(false);
         let shared = Shared { core: RefCell::new(core), hooks: RefCell::new(Vec::new()) };
@@ -179,8 +187,8 @@ impl Ring {
         self.shared.core.borrow_mut().has_queued()
     }
 
-    /// Whether a completion has arrived that nobody has polled yet, or the timer has fired since
-    /// this was last asked.
+    /// Whether a completion has arrived that nobody has polled yet, or the timer has fired or the
+    /// watched eventfd was written to since this was last asked.
     pub fn has_ready(&self) -> bool {
         self.shared.core.borrow_mut().has_ready()
     }
@@ -204,14 +212,29 @@ impl Ring {
         self.shared.core.borrow_mut().set_wake(false);
     }
 
+    /// Watches an eventfd, so that writing to it wakes a shard that waits in
+    /// [`wait_any`](Self::wait_any) or for the ring's own eventfd. Nobody else may read it. Takes effect
+    /// with the next flush.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn watch(&self, counter: &File) -> io::Result<()> {
+        let counter = Rc::new(OwnedFd::from(counter.try_clone()?));
+        let mut core = self.shared.core.borrow_mut();
+        assert!(core.watched.is_none(), "one eventfd is watched");
+        core.watched = Some((counter, OperationId(0)));
+        core.watch_again();
+        Ok(())
+    }
+
     /// Sets a timer, so that a sleeping shard wakes at `deadline` or earlier. Takes effect with the
     /// next flush; an earlier timer that is set already makes it unnecessary.
     pub fn wake_at(&self, deadline: Instant) {
         self.shared.core.borrow_mut().wake_at(deadline);
     }
 
-    /// Blocks until something has completed that nobody has polled yet; see
-    /// [`wake_at`](Self::wake_at) for a bound. For threads without an executor.
+    /// Hands over what is queued and blocks until [`has_ready`](Self::has_ready) would say yes; see
+    /// [`wake_at`](Self::wake_at) and [`watch`](Self::watch). May return early.
     pub fn wait_any(&self) {
         self.run_hooks();
         self.shared.core.borrow_mut().wait_any();
@@ -394,7 +417,7 @@ impl Core {
 
     fn has_ready(&mut self) -> bool {
         self.drain();
-        std::mem::take(&mut self.has_timer_fired)
+        std::mem::take(&mut self.has_signal)
             || self.uring.submission().cq_overflow()
             || self.owners.iter().any(|owner| !owner.ready.is_empty())
     }
@@ -459,7 +482,11 @@ impl Core {
         };
         if self.timer.is_some_and(|(_, timer)| timer == id) {
             self.timer = None;
-            self.has_timer_fired = true;
+            self.has_signal = true;
+        }
+        if self.watched.as_ref().is_some_and(|(_, watching)| *watching == id) {
+            self.has_signal = true;
+            self.watch_again();
         }
         let Some(owner) = owner else { return };
         let owner = &mut self.owners[owner.0];
@@ -482,6 +509,17 @@ impl Core {
         let delay = deadline.saturating_duration_since(Instant::now()).min(TIMER_DELAY_MAX);
         let id = self.submit(None, 0, Operation::timeout(delay));
         self.timer = Some((deadline, id));
+    }
+
+    fn watch_again(&mut self) {
+        let Some((counter, _)) = self.watched.take() else { return };
+        if self.is_closing {
+            return;
+        }
+        let (file, length) = (counter.clone(), size_of::<u64>());
+        let memory = BytesMut::with_capacity(length);
+        let id = self.submit(None, 0, Operation::Read { file, offset: 0, memory, length });
+        self.watched = Some((counter, id));
     }
 
     fn set_wake(&self, enabled: bool) {
@@ -524,6 +562,7 @@ impl Core {
 impl Drop for Core {
     /// Cancels everything and waits: the kernel must be done with the memory before it is freed.
     fn drop(&mut self) {
+        self.is_closing = true;
         for owner in &mut self.owners {
             owner.is_gone = true;
         }

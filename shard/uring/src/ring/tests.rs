@@ -1,8 +1,8 @@
 use super::*;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::operation::SyncKind;
 
@@ -161,4 +161,24 @@ fn a_timer_that_has_fired_is_not_slept_over() {
     ring.disarm_wake();
     ring.wake_at(Instant::now());
     assert!(ring.has_queued());
+}
+
+/// Writing to the watched eventfd ends a wait, every time, and dropping the ring ends the watch.
+#[test]
+fn a_watched_eventfd_ends_a_wait() {
+    let ring = small();
+    let bell = sockets::event_counter().expect("an eventfd");
+    ring.watch(&bell).expect("a descriptor");
+    ring.flush();
+    assert!(!ring.has_ready());
+    for _ in 0..100 {
+        let mut caller = bell.try_clone().expect("a descriptor");
+        let calling = std::thread::spawn(move || caller.write_all(&1_u64.to_ne_bytes()));
+        // Hangs for ever when the watch has ended.
+        while !ring.has_ready() {
+            ring.wait_any();
+        }
+        calling.join().expect("a thread").expect("a write");
+    }
+    drop(ring);
 }
