@@ -1,5 +1,5 @@
-//! The append sessions of one connection: which writers are set up, the block that is being received,
-//! and which acknowledgements are due.
+//! The append sessions of one connection: which writers are set up, the block that is being
+//! received, and which acknowledgements are due.
 //!
 //! The engine decides whether an event number is good; here is only what needs the connection: the
 //! order of the append commands, the session that a writer's commands belong to, and the chain of

@@ -1,13 +1,13 @@
 //! One connection of the segment store: received bytes in, requests out; replies in, bytes out.
 //!
-//! The crate owns what lies between the bytes of the wire and the values of the engine: the order of
-//! commands on a connection ([`Connection`]), its append sessions and their acknowledgements, the
-//! translation both ways ([`translate`]), and which container a segment belongs to
+//! The crate owns what lies between the bytes of the wire and the values of the engine: the order
+//! of commands on a connection ([`Connection`]), its append sessions and their acknowledgements,
+//! the translation both ways ([`translate`]), and which container a segment belongs to
 //! ([`Placement`]). It holds no socket, reads no clock and starts nothing.
 //!
 //! It keeps true: a request id is echoed with all its bits; what breaks the protocol ends in a
-//! [`Close`] and never in a half-done request; acknowledgements of a session leave in order, chained
-//! by the number acknowledged before.
+//! [`Close`] and never in a half-done request; acknowledgements of a session leave in order,
+//! chained by the number acknowledged before.
 
 mod append_session;
 mod close;
@@ -16,7 +16,7 @@ mod hash;
 mod limits;
 mod outbox;
 mod placement;
-pub mod route;
+mod route;
 pub mod translate;
 
 pub use append_session::SessionCounter;

@@ -1,7 +1,7 @@
 //! Which container a segment belongs to, and which shard a container.
 //!
-//! A pure function of the name: it is the same in every process and for ever, since the journal of a
-//! data directory is divided by it. All epochs of a segment, its transactions and its transient
+//! A pure function of the name: it is the same in every process and for ever, since the journal of
+//! a data directory is divided by it. All epochs of a segment, its transactions and its transient
 //! segments share a colocation name, so a merge never leaves its container.
 
 use thalweg_core::id::{ContainerId, ShardId};
@@ -24,8 +24,8 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// `containers` of the data directory on `shards` of the process; container `n` belongs to shard
-    /// `n % shards`.
+    /// `containers` of the data directory on `shards` of the process; container `n` belongs to
+    /// shard `n % shards`.
     ///
     /// # Panics
     /// When there is no shard, a shard would have no container, or more than [`CONTAINERS_MAX`].
@@ -74,15 +74,15 @@ impl Placement {
     }
 }
 
-/// The part of a segment's name that decides where it lives: without transaction or transient suffix
-/// and without everything from the epoch on.
+/// The part of a segment's name that decides where it lives: without transaction or transient
+/// suffix and without everything from the epoch on.
 pub fn colocation_name(segment: &str) -> &str {
     let parent = parent_name(segment);
     parent.find(EPOCH).map_or(parent, |at| &parent[..at])
 }
 
-/// The name before transaction and transient suffixes. A transient segment may be made for any name,
-/// so suffixes are taken off until none is left: child and parent come out equal.
+/// The name before transaction and transient suffixes. A transient segment may be made for any
+/// name, so suffixes are taken off until none is left: child and parent come out equal.
 fn parent_name(mut segment: &str) -> &str {
     while let Some(parent) = SUFFIXES.iter().find_map(|suffix| {
         let at = segment.rfind(suffix)?;

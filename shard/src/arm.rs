@@ -1,8 +1,8 @@
 //! Asking the network for more, and the memory for it.
 //!
 //! A connection's smallest buffer is its own. More is taken from the shard's receive memory: for a
-//! frame that does not fit as much as the whole frame needs, or the connection waits; for speed only
-//! what nobody needs.
+//! frame that does not fit as much as the whole frame needs, or the connection waits; for speed
+//! only what nobody needs.
 
 use std::time::Duration;
 

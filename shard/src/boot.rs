@@ -1,8 +1,9 @@
 //! Recovery, at start and in place after the journal failed.
 //!
-//! After a failure nothing accepted counts that was not reported durable: all connections are closed,
-//! the engine is dropped with everything it knew, and the journal says what is. Clients reconnect and
-//! ask. Attempts are bounded; a shard that gave up keeps closing what connects and says why.
+//! After a failure nothing accepted counts that was not reported durable: all connections are
+//! closed, the engine is dropped with everything it knew, and the journal says what is. Clients
+//! reconnect and ask. Attempts are bounded; a shard that gave up keeps closing what connects and
+//! says why.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! What a shard counts. Plain numbers that only grow, but for those that say "now"; the server reads
-//! them between turns.
+//! What a shard counts. Plain numbers that only grow, but for those that say "now"; the server
+//! reads them between turns.
 
 use thalweg_net::CloseCause;
 

@@ -1,19 +1,21 @@
-//! What may go on now and what waits: the commands of one connection, in order, up to the first that
-//! cannot be taken.
+//! What may go on now and what waits: the commands of one connection, in order, up to the first
+//! that cannot be taken.
 //!
 //! Back-pressure is only this: a command that cannot go on stays with its connection, and nothing
-//! more is received from it. Reads, truncations, deletions and the control plane's tables go on when
-//! the journal is short of room; nothing that changes state goes on when too much waits to become
-//! durable.
+//! more is received from it. Reads, truncations, deletions and the control plane's tables go on
+//! when the journal is short of room; nothing that changes state goes on when too much waits to
+//! become durable.
 
 use std::collections::VecDeque;
 
+use bytes::{Bytes, BytesMut};
 use thalweg_core::env::Env;
 use thalweg_core::env::mailbox::Mail;
+use thalweg_core::env::network::Network;
 use thalweg_core::id::{ConnectionId, ContainerId, Token};
 use thalweg_core::request::{CloseReason, Effect, Refusal, Request};
 use thalweg_core::time::Now;
-use thalweg_net::{CloseCause, Routed, route};
+use thalweg_net::{CloseCause, Routed};
 use tracing::debug;
 
 use crate::budget::TurnLeft;
@@ -136,7 +138,7 @@ impl<E: Env> Shard<E> {
         match self.config.forwarding {
             Forwarding::WrongHost => {
                 self.counters.wrong_hosts += 1;
-                let effect = match route::segment(&request) {
+                let effect = match request.segment() {
                     Some(segment) => {
                         let refusal = Refusal::WrongContainer { segment: segment.clone() };
                         Effect::Reply { token, reply: Err(refusal) }
@@ -247,10 +249,9 @@ impl<E: Env> Shard<E> {
         slot.is_closing = true;
         slot.held = None;
         slot.stall = None;
-        slot.buffer = bytes::BytesMut::new();
+        slot.buffer = BytesMut::new();
         let id = slot.connection.id();
         self.counters.count_close(cause);
-        use thalweg_core::env::network::Network;
         self.env.network().close(id);
     }
 }
@@ -286,7 +287,7 @@ fn demand(request: &Request) -> Demand {
 /// Bytes that a request brings; what a turn's budget and the counters speak of.
 fn append_bytes(request: &Request) -> usize {
     match request {
-        Request::Append(append) => append.data.iter().map(bytes::Bytes::len).sum(),
+        Request::Append(append) => append.data.iter().map(Bytes::len).sum(),
         Request::TableUpdate { entries, .. } => {
             entries.iter().map(|entry| entry.key.key.len() + entry.value.len()).sum()
         }

@@ -2,8 +2,8 @@
 //!
 //! Mail that a full mailbox gives back waits here, in order; meanwhile no connection may add a
 //! request for that shard. Replies are never refused: there are at most as many as requests were
-//! taken. A request from elsewhere that must wait for the journal holds back everything behind it of
-//! the same connection, and nothing else.
+//! taken. A request from elsewhere that must wait for the journal holds back everything behind it
+//! of the same connection, and nothing else.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;

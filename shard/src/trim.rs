@@ -1,5 +1,5 @@
-//! When to tell the journal which files are still needed. The question costs a look at each file, so
-//! it is asked only after something was let go, and not more often than the configuration says.
+//! When to tell the journal which files are still needed. The question costs a look at each file,
+//! so it is asked only after something was let go, and not more often than the configuration says.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,7 +1,8 @@
 //! The turn: collect what completed, handle it, seal a frame, carry out effects, ask for more.
 //!
 //! Everything that happened is taken at once; only commands of connections are budgeted, since they
-//! make work and the rest finishes it. Journal events come first: they free what the others wait for.
+//! make work and the rest finishes it. Journal events come first: they free what the others wait
+//! for.
 
 use std::collections::VecDeque;
 

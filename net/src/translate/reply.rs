@@ -23,8 +23,8 @@ use crate::outbox::Outbox;
 /// Code of an [`ErrorMessage`] about an argument.
 const ILLEGAL_ARGUMENT: i32 = 0;
 
-/// Queues the answer to request `request_id`. Slices up to `inline_bytes_max` are copied, larger ones
-/// are sent from where they lie.
+/// Queues the answer to request `request_id`. Slices up to `inline_bytes_max` are copied, larger
+/// ones are sent from where they lie.
 pub fn reply(
     request_id: i64,
     reply: Result<Reply, Refusal>,

@@ -18,8 +18,8 @@ const READ_BYTES_MIN: i32 = 8;
 /// What a command asks for, with its request id.
 ///
 /// # Errors
-/// A [`Close`] for what breaks the protocol, and for all commands that are not a request or belong to
-/// the connection or its append sessions, which have been taken out before.
+/// A [`Close`] for what breaks the protocol, and for all commands that are not a request or belong
+/// to the connection or its append sessions, which have been taken out before.
 pub fn request(command: Command) -> Result<(i64, Translated), Close> {
     let name = command.name();
     let close = |argument| Close::Argument { name, argument };

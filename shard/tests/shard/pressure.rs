@@ -41,8 +41,8 @@ fn too_much_accepted_stops_receiving() {
     assert_eq!(world.length(reader, SEGMENT), 1_000_005);
 }
 
-/// With the journal nearly full, appends and user tables wait; reads, truncations, deletions and the
-/// control plane's tables do not.
+/// With the journal nearly full, appends and user tables wait; reads, truncations, deletions and
+/// the control plane's tables do not.
 #[test]
 fn a_full_journal_holds_back_only_growth() {
     let mut world = World::new();

@@ -21,12 +21,12 @@ use thalweg_core::time::{Instant, Now, WallTime};
 use thalweg_shard::{Config, Placement, Shard, TurnOutcome};
 use thalweg_wire::*;
 
-pub const WRITER: u128 = 0xABCD;
+pub(crate) const WRITER: u128 = 0xABCD;
 
 /// A journal in memory whose next recoveries may fail.
-pub struct TestJournal {
-    pub memory: MemoryJournal,
-    pub recover_faults: VecDeque<Fault>,
+pub(crate) struct TestJournal {
+    pub(crate) memory: MemoryJournal,
+    pub(crate) recover_faults: VecDeque<Fault>,
 }
 
 impl Journal for TestJournal {
@@ -85,27 +85,27 @@ impl Journal for TestJournal {
 
 /// One client's link.
 #[derive(Default)]
-pub struct Link {
+pub(crate) struct Link {
     /// Sent by the client, not received by the shard.
-    pub to_shard: BytesMut,
+    pub(crate) to_shard: BytesMut,
     /// The buffer that waits for bytes.
     armed: Option<BytesMut>,
     /// Sent by the shard, not looked at by the test.
-    pub to_client: BytesMut,
+    pub(crate) to_client: BytesMut,
     unreported: usize,
     /// The client does not read: nothing that is sent leaves.
-    pub is_stuck: bool,
+    pub(crate) is_stuck: bool,
     /// The shard closed it, or the client.
-    pub is_closed: bool,
+    pub(crate) is_closed: bool,
     is_reported_closed: bool,
 }
 
 /// Byte streams that a test holds both ends of.
 #[derive(Default)]
-pub struct TestNetwork {
+pub(crate) struct TestNetwork {
     next: u64,
     accepted: Vec<ConnectionId>,
-    pub links: BTreeMap<ConnectionId, Link>,
+    pub(crate) links: BTreeMap<ConnectionId, Link>,
 }
 
 impl Network for TestNetwork {
@@ -161,7 +161,7 @@ impl Network for TestNetwork {
 type Queues = Rc<RefCell<BTreeMap<(ShardId, ShardId), VecDeque<Mail>>>>;
 
 /// Bounded queues between the shards of one test.
-pub struct TestMailbox {
+pub(crate) struct TestMailbox {
     shard: ShardId,
     capacity: usize,
     queues: Queues,
@@ -189,8 +189,8 @@ impl Mailbox for TestMailbox {
 
 /// Time that stands still until a test moves it.
 #[derive(Default)]
-pub struct TestClock {
-    pub now: Instant,
+pub(crate) struct TestClock {
+    pub(crate) now: Instant,
 }
 
 impl Clock for TestClock {
@@ -200,11 +200,11 @@ impl Clock for TestClock {
 }
 
 /// Everything outside of one shard.
-pub struct TestEnv {
-    pub journal: TestJournal,
-    pub network: TestNetwork,
-    pub mailbox: TestMailbox,
-    pub clock: TestClock,
+pub(crate) struct TestEnv {
+    pub(crate) journal: TestJournal,
+    pub(crate) network: TestNetwork,
+    pub(crate) mailbox: TestMailbox,
+    pub(crate) clock: TestClock,
 }
 
 impl Env for TestEnv {
@@ -232,25 +232,25 @@ impl Env for TestEnv {
 
 /// A client of one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Client {
+pub(crate) struct Client {
     shard: usize,
     connection: ConnectionId,
 }
 
 /// Some shards and their clients.
-pub struct World {
-    pub shards: Vec<Shard<TestEnv>>,
-    pub placement: Placement,
+pub(crate) struct World {
+    pub(crate) shards: Vec<Shard<TestEnv>>,
+    pub(crate) placement: Placement,
 }
 
 impl World {
     /// One shard with the default configuration.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(1, 64, |_| {})
     }
 
     /// `count` shards with mailboxes for `capacity` mails each, `change` applied to the defaults.
-    pub fn with(count: u16, capacity: usize, change: impl Fn(&mut Config)) -> Self {
+    pub(crate) fn with(count: u16, capacity: usize, change: impl Fn(&mut Config)) -> Self {
         let placement = Placement::new(4 * count, count);
         let queues = Queues::default();
         let shards = (0..count).map(ShardId).map(|shard| {
@@ -270,40 +270,40 @@ impl World {
         Self { shards: shards.collect(), placement }
     }
 
-    pub fn env(&mut self) -> &mut TestEnv {
+    pub(crate) fn env(&mut self) -> &mut TestEnv {
         self.shards[0].env_mut()
     }
 
-    pub fn journal(&mut self) -> &mut MemoryJournal {
+    pub(crate) fn journal(&mut self) -> &mut MemoryJournal {
         &mut self.env().journal.memory
     }
 
     /// One turn of each shard; the outcome of the last.
-    pub fn turn(&mut self) -> TurnOutcome {
+    pub(crate) fn turn(&mut self) -> TurnOutcome {
         let outcomes: Vec<_> = self.shards.iter_mut().map(Shard::turn).collect();
         outcomes.last().copied().expect("there is a shard")
     }
 
     /// Turns until everything that can happen has happened.
-    pub fn settle(&mut self) -> &mut Self {
+    pub(crate) fn settle(&mut self) -> &mut Self {
         for _ in 0..40 {
             self.turn();
         }
         self
     }
 
-    pub fn advance(&mut self, time: Duration) {
+    pub(crate) fn advance(&mut self, time: Duration) {
         for shard in &mut self.shards {
             let clock = &mut shard.env_mut().clock;
             clock.now = clock.now.after(time);
         }
     }
 
-    pub fn connect(&mut self) -> Client {
+    pub(crate) fn connect(&mut self) -> Client {
         self.connect_to(0)
     }
 
-    pub fn connect_to(&mut self, shard: usize) -> Client {
+    pub(crate) fn connect_to(&mut self, shard: usize) -> Client {
         let network = &mut self.shards[shard].env_mut().network;
         network.next += 1;
         let connection = ConnectionId(network.next);
@@ -312,22 +312,22 @@ impl World {
         Client { shard, connection }
     }
 
-    pub fn link(&mut self, client: Client) -> &mut Link {
+    pub(crate) fn link(&mut self, client: Client) -> &mut Link {
         let network = &mut self.shards[client.shard].env_mut().network;
         network.links.get_mut(&client.connection).expect("it was connected")
     }
 
-    pub fn is_closed(&mut self, client: Client) -> bool {
+    pub(crate) fn is_closed(&mut self, client: Client) -> bool {
         self.link(client).is_closed
     }
 
-    pub fn send(&mut self, client: Client, command: impl Into<Command>) -> &mut Self {
+    pub(crate) fn send(&mut self, client: Client, command: impl Into<Command>) -> &mut Self {
         command.into().encode(&mut self.link(client).to_shard);
         self
     }
 
     /// Commands that came to the client since the last call.
-    pub fn replies(&mut self, client: Client) -> Vec<Command> {
+    pub(crate) fn replies(&mut self, client: Client) -> Vec<Command> {
         let mut decoder = Decoder::new(FRAME_BYTES_MAX);
         let bytes = &mut self.link(client).to_client;
         let mut commands = Vec::new();
@@ -338,20 +338,20 @@ impl World {
     }
 
     /// Sends a command, lets everything happen, and gives the one reply.
-    pub fn ask(&mut self, client: Client, command: impl Into<Command>) -> Command {
+    pub(crate) fn ask(&mut self, client: Client, command: impl Into<Command>) -> Command {
         self.send(client, command).settle();
         let mut replies = self.replies(client);
         assert_eq!(replies.len(), 1, "one request, one reply: {replies:?}");
         replies.remove(0)
     }
 
-    pub fn create(&mut self, client: Client, segment: &str) {
+    pub(crate) fn create(&mut self, client: Client, segment: &str) {
         let reply = self.ask(client, create(segment));
         assert_eq!(reply, SegmentCreated { request_id: 1, segment: segment.into() }.into());
     }
 
     /// Sets the writer up and gives its last event number.
-    pub fn set_up(&mut self, client: Client, segment: &str) -> i64 {
+    pub(crate) fn set_up(&mut self, client: Client, segment: &str) -> i64 {
         match self.ask(client, set_up(segment)) {
             Command::AppendSetup(reply) => reply.last_event_number,
             other => panic!("not set up: {other:?}"),
@@ -359,14 +359,14 @@ impl World {
     }
 
     /// A client with a new segment that it may append to.
-    pub fn writer(&mut self, segment: &str) -> Client {
+    pub(crate) fn writer(&mut self, segment: &str) -> Client {
         let client = self.connect();
         self.create(client, segment);
         assert_eq!(self.set_up(client, segment), i64::MIN);
         client
     }
 
-    pub fn length(&mut self, client: Client, segment: &str) -> i64 {
+    pub(crate) fn length(&mut self, client: Client, segment: &str) -> i64 {
         match self.ask(client, info(segment)) {
             Command::StreamSegmentInfo(info) => info.write_offset,
             other => panic!("no info: {other:?}"),
@@ -374,7 +374,7 @@ impl World {
     }
 }
 
-pub fn create(segment: &str) -> CreateSegment {
+pub(crate) fn create(segment: &str) -> CreateSegment {
     CreateSegment {
         request_id: 1,
         segment: segment.into(),
@@ -385,7 +385,7 @@ pub fn create(segment: &str) -> CreateSegment {
     }
 }
 
-pub fn set_up(segment: &str) -> SetupAppend {
+pub(crate) fn set_up(segment: &str) -> SetupAppend {
     SetupAppend {
         request_id: 2,
         writer_id: WRITER,
@@ -394,7 +394,7 @@ pub fn set_up(segment: &str) -> SetupAppend {
     }
 }
 
-pub fn append(data: &[u8], number: i64) -> AppendBlockEnd {
+pub(crate) fn append(data: &[u8], number: i64) -> AppendBlockEnd {
     AppendBlockEnd {
         writer_id: WRITER,
         size_of_whole_events: 0,
@@ -405,7 +405,7 @@ pub fn append(data: &[u8], number: i64) -> AppendBlockEnd {
     }
 }
 
-pub fn appended(number: i64, previous: i64, length: i64) -> Command {
+pub(crate) fn appended(number: i64, previous: i64, length: i64) -> Command {
     DataAppended {
         writer_id: WRITER,
         event_number: number,
@@ -416,7 +416,7 @@ pub fn appended(number: i64, previous: i64, length: i64) -> Command {
     .into()
 }
 
-pub fn read(segment: &str, offset: i64) -> ReadSegment {
+pub(crate) fn read(segment: &str, offset: i64) -> ReadSegment {
     ReadSegment {
         segment: segment.into(),
         offset,
@@ -426,17 +426,17 @@ pub fn read(segment: &str, offset: i64) -> ReadSegment {
     }
 }
 
-pub fn info(segment: &str) -> GetStreamSegmentInfo {
+pub(crate) fn info(segment: &str) -> GetStreamSegmentInfo {
     let (segment, delegation_token) = (segment.into(), Text::new());
     GetStreamSegmentInfo { request_id: 5, segment, delegation_token }
 }
 
-pub fn seal(segment: &str) -> SealSegment {
+pub(crate) fn seal(segment: &str) -> SealSegment {
     let (segment, delegation_token) = (segment.into(), Text::new());
     SealSegment { request_id: 6, segment, delegation_token }
 }
 
-pub fn truncate(segment: &str, truncation_offset: i64) -> TruncateSegment {
+pub(crate) fn truncate(segment: &str, truncation_offset: i64) -> TruncateSegment {
     TruncateSegment {
         request_id: 7,
         segment: segment.into(),
@@ -446,7 +446,7 @@ pub fn truncate(segment: &str, truncation_offset: i64) -> TruncateSegment {
 }
 
 /// The data of a read's reply.
-pub fn data(reply: &Command) -> &[u8] {
+pub(crate) fn data(reply: &Command) -> &[u8] {
     match reply {
         Command::SegmentRead(read) => &read.data,
         other => panic!("not a read: {other:?}"),
