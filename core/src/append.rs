@@ -267,8 +267,9 @@ impl Container {
                     self.wake(handle);
                 }
             }
-            Step::Truncate(handle) => {
-                if self.segments.get(handle).is_some() {
+            Step::Truncate(handle, offset) => {
+                if let Some(segment) = self.segments.get(handle) {
+                    assert!(offset <= segment.durable_length, "durable bytes reach the start");
                     self.wake(handle);
                 }
             }

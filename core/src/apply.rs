@@ -105,7 +105,7 @@ impl Container {
         match segment.index.append(frame, position, append.offset, append.length) {
             Indexed::Chained(previous) => return Ok(Applied::Chained(previous)),
             Indexed::NewExtent => match (frame.address(), frame.number()) {
-                (Some(address), _) => files.add(address.file()),
+                (Some(address), _) => files.add(address.file(), 1),
                 (None, number) => {
                     let number = number.expect("a frame has a number or an address");
                     self.touched.entry(number).or_default().push(handle);

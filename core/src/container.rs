@@ -242,12 +242,12 @@ impl Container {
         files: &mut FileReferences,
     ) {
         self.checkpoint.submitted(number, address);
+        let mut extents = 0;
         for handle in self.touched.remove(&number).unwrap_or_default() {
             let Some(segment) = self.segments.get_mut(handle) else { continue };
-            for _ in 0..segment.index.resolve(number, address) {
-                files.add(address.file());
-            }
+            extents += segment.index.resolve(number, address);
         }
+        files.add(address.file(), extents as u64);
     }
 
     /// The segment of this name.

@@ -91,8 +91,10 @@ pub(crate) struct WalkHint {
 pub(crate) struct FileReferences(BTreeMap<FileId, u64>);
 
 impl FileReferences {
-    pub(crate) fn add(&mut self, file: FileId) {
-        *self.0.entry(file).or_insert(0) += 1;
+    pub(crate) fn add(&mut self, file: FileId, extents: u64) {
+        if extents > 0 {
+            *self.0.entry(file).or_insert(0) += extents;
+        }
     }
 
     pub(crate) fn release(&mut self, file: FileId) {

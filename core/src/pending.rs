@@ -26,8 +26,8 @@ pub(crate) enum Step {
     },
     /// The end is final.
     Seal(SegmentHandle),
-    /// Bytes at the start are gone.
-    Truncate(SegmentHandle),
+    /// Bytes before the offset are gone.
+    Truncate(SegmentHandle, Offset),
     /// An answer. Boxed, because appends are many and answers few.
     Reply(Token, Box<Result<Reply, Refusal>>),
     /// A connection is closed.

@@ -158,7 +158,7 @@ impl Container {
         effects: &mut Vec<Effect>,
     ) {
         let segment = self.segments.get_mut(read.segment).expect("it was located");
-        let length = u64::from(read.length.min(READ_REPLY_BYTES_MAX));
+        let length = u64::from(read.length.clamp(1, READ_REPLY_BYTES_MAX));
         let available = segment.durable_length.bytes_since(read.offset);
         let until = read.offset.advance(length.min(available));
         let collected = match collect(shared, self.id, segment, read.offset, until) {

@@ -46,7 +46,8 @@ impl Container {
                 return Err(corrupt(format!("segment id {} is not given yet", segment.id.0)));
             }
             for extent in segment.index.extents() {
-                files.add(extent.frame.address().expect("frames were resolved").file());
+                let address = extent.frame.address().expect("frames were resolved");
+                files.add(address.file(), 1);
             }
             self.segments.insert(segment)?;
         }

@@ -13,6 +13,9 @@ use crate::request::{
 use crate::segment::SegmentHandle;
 use crate::time::Now;
 
+/// Transient segments of a connection at which those that are gone are forgotten.
+const FORGET_TRANSIENTS_AT: usize = 64;
+
 impl Container {
     pub(crate) fn info(&self, name: &SegmentName) -> Result<Reply, No> {
         let handle = self.find(name)?;
@@ -93,7 +96,13 @@ impl Container {
             unreachable!("a creation creates")
         };
         if let Some(peer) = owner {
-            self.transients.entry(peer).or_default().push(handle);
+            let made = self.transients.entry(peer).or_default();
+            made.push(handle);
+            // Most are merged soon: a long connection forgets them now and then.
+            if made.len() >= FORGET_TRANSIENTS_AT && made.len().is_power_of_two() {
+                let segments = &self.segments;
+                made.retain(|handle| segments.get(*handle).is_some());
+            }
         }
     }
 
@@ -141,7 +150,7 @@ impl Container {
         if offset > start_offset {
             let operation = Operation::Truncate { segment: handle.id, offset };
             self.change(shared, now, Some(handle), &operation);
-            self.defer(Step::Truncate(handle));
+            self.defer(Step::Truncate(handle, offset));
         }
         Ok(Reply::Truncated { segment: name.clone() })
     }

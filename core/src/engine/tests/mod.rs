@@ -1,3 +1,6 @@
+mod requests;
+mod restarts;
+
 use bytes::Bytes;
 
 use super::*;
