@@ -1,0 +1,168 @@
+//! Appends on the condition of a length, in competition with others; what became of an append
+//! without an answer is learned from the next set-up.
+
+use bytes::BytesMut;
+use thalweg_wire::{
+    Command, ConditionalAppend, ConditionalBlockEnd, FramedEvent, GetStreamSegmentInfo,
+    NO_EVENT_NUMBER, SetupAppend,
+};
+
+use super::sequential::{Script, Step, unexpected};
+use super::{Context, no_token};
+use crate::model::segment::Before;
+use crate::payload::{EventIdentity, WriterTag};
+use crate::trace::check;
+
+#[derive(Clone, Copy, Debug)]
+enum Question {
+    SetUp { confirmed: Option<i64> },
+    Length(Before),
+    Append { expected: u64 },
+}
+
+/// The script.
+pub(crate) struct Conditional {
+    segment: String,
+    tag: WriterTag,
+    is_set_up: bool,
+    /// Length known from the last answer.
+    length: Option<u64>,
+    number: i64,
+    /// An append whose answer was lost.
+    is_open: bool,
+    question: Option<Question>,
+}
+
+impl Conditional {
+    /// Appends to `segment`.
+    pub(crate) fn new(segment: &str, tag: WriterTag) -> Self {
+        Self {
+            segment: segment.to_owned(),
+            tag,
+            is_set_up: false,
+            length: None,
+            number: 0,
+            is_open: false,
+            question: None,
+        }
+    }
+
+    fn append(&mut self, context: &mut Context<'_>, request: i64, length: u64) -> Command {
+        self.number += 1;
+        let identity = EventIdentity { tag: self.tag, number: self.number };
+        let mut expected = length;
+        if context.rng.percent(5) {
+            expected += context.rng.between(1, 100);
+        }
+        let sizes = context.shared.options.event_sizes;
+        let segment = context.shared.model.segment(&self.segment);
+        segment.submitted_at(self.tag, self.number, expected);
+        self.question = Some(Question::Append { expected });
+        let mut bytes = BytesMut::new();
+        let writer_id = self.tag.writer_id();
+        if context.rng.percent(50) {
+            identity.encode_payload(sizes, &mut bytes);
+            ConditionalAppend {
+                writer_id,
+                event_number: self.number,
+                expected_offset: expected as i64,
+                event: FramedEvent::new(&bytes),
+                request_id: request,
+            }
+            .into()
+        } else {
+            identity.encode(sizes, &mut bytes);
+            ConditionalBlockEnd {
+                writer_id,
+                event_number: self.number,
+                expected_offset: expected as i64,
+                data: bytes.freeze(),
+                request_id: request,
+            }
+            .into()
+        }
+    }
+
+    fn set_up(&mut self, context: &mut Context<'_>, last: i64, confirmed: Option<i64>) {
+        let last = (last != NO_EVENT_NUMBER).then_some(last);
+        let segment = context.shared.model.segment(&self.segment);
+        segment.set_up(self.tag, last, confirmed);
+        if self.is_open && last != Some(self.number) {
+            segment.refused(self.tag, self.number);
+        }
+        self.is_open = false;
+        self.is_set_up = true;
+    }
+}
+
+impl Script for Conditional {
+    fn name(&self) -> &'static str {
+        "conditional"
+    }
+
+    fn next(&mut self, context: &mut Context<'_>, request: i64) -> Step {
+        if context.is_finishing() && !self.is_open {
+            return Step::Done;
+        }
+        let segment = self.segment.clone();
+        if !self.is_set_up {
+            let confirmed = context.model().segment(&segment).confirmed(self.tag);
+            self.question = Some(Question::SetUp { confirmed });
+            let command = SetupAppend {
+                request_id: request,
+                writer_id: self.tag.writer_id(),
+                segment: segment.as_str().into(),
+                delegation_token: no_token(),
+            };
+            return Step::Ask(segment, command.into());
+        }
+        if let Some(length) = self.length.take() {
+            let command = self.append(context, request, length);
+            return Step::Ask(segment, command);
+        }
+        self.question = Some(Question::Length(context.model().segment(&segment).before()));
+        let name = segment.as_str().into();
+        let command = GetStreamSegmentInfo {
+            request_id: request,
+            segment: name,
+            delegation_token: no_token(),
+        };
+        Step::Ask(segment, command.into())
+    }
+
+    fn answered(&mut self, context: &mut Context<'_>, reply: Command) {
+        let Some(question) = self.question.take() else { return };
+        match (&reply, question) {
+            (Command::AppendSetup(setup), Question::SetUp { confirmed }) => {
+                self.set_up(context, setup.last_event_number, confirmed);
+            }
+            (Command::StreamSegmentInfo(info), Question::Length(before)) => {
+                let (length, start) = (info.write_offset as u64, info.start_offset as u64);
+                let segment = context.model().segment(&self.segment);
+                segment.described(before, length, start, info.is_sealed);
+                self.length = Some(length);
+            }
+            (Command::DataAppended(appended), Question::Append { expected }) => {
+                let identity = EventIdentity { tag: self.tag, number: self.number };
+                let end = expected + identity.framed_bytes(context.shared.options.event_sizes);
+                let length = appended.current_segment_write_offset as u64;
+                let is_mine = appended.event_number == self.number && length == end;
+                check!(context.trace(), "S11", is_mine, "{appended:?} after {expected}");
+                context.trace().count("appends acknowledged");
+                context.model().segment(&self.segment).acknowledged(self.tag, self.number, length);
+                self.length = context.rng.percent(50).then_some(length);
+            }
+            (Command::ConditionalCheckFailed(_), Question::Append { .. }) => {
+                context.trace().count("conditions failed");
+                context.model().segment(&self.segment).refused(self.tag, self.number);
+            }
+            _ => unexpected(context, "a conditional append", &reply),
+        }
+    }
+
+    fn disconnected(&mut self, _context: &mut Context<'_>, _is_asking: bool) {
+        self.is_open |= matches!(self.question.take(), Some(Question::Append { .. }));
+        self.is_set_up = false;
+        self.length = None;
+    }
+}

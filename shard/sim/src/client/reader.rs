@@ -1,0 +1,146 @@
+//! A reader: follows a segment from some offset to its tail, waits there, begins again elsewhere.
+
+use thalweg_wire::{Command, GetStreamSegmentInfo, ReadSegment};
+
+use super::sequential::{SHORT_WAIT, Script, Step, unexpected};
+use super::{Context, no_token};
+use crate::model::segment::Before;
+use crate::trace::check;
+
+/// The script.
+pub(crate) struct Reader {
+    segment: String,
+    offset: u64,
+    before: Option<Before>,
+    /// Reads until it jumps elsewhere.
+    patience: u64,
+}
+
+impl Reader {
+    /// A reader of `segment`, from its beginning.
+    pub(crate) fn new(segment: &str) -> Self {
+        Self { segment: segment.to_owned(), offset: 0, before: None, patience: 30 }
+    }
+
+    fn jump(&mut self, context: &mut Context<'_>) {
+        self.patience = context.rng.between(1, 40);
+        let choice = context.rng.below(4);
+        let segment = context.shared.model.segment(&self.segment);
+        self.offset = match choice {
+            0 => 0,
+            1 => segment.start_floor(),
+            2 => segment.seen_bytes(),
+            _ => context.rng.between(0, segment.length_floor()),
+        };
+    }
+}
+
+impl Script for Reader {
+    fn name(&self) -> &'static str {
+        "reader"
+    }
+
+    fn next(&mut self, context: &mut Context<'_>, request: i64) -> Step {
+        if context.is_finishing() {
+            return Step::Done;
+        }
+        self.patience = self.patience.saturating_sub(1);
+        if self.patience == 0 {
+            self.jump(context);
+        }
+        self.before = Some(context.model().segment(&self.segment).before());
+        let segment = self.segment.as_str().into();
+        let command = if context.rng.percent(8) {
+            GetStreamSegmentInfo { request_id: request, segment, delegation_token: no_token() }
+                .into()
+        } else {
+            let suggested_length = match context.rng.below(3) {
+                0 => context.rng.between(0, 200) as i32,
+                1 => context.rng.between(1_000, 10_000) as i32,
+                _ => 1 << 20,
+            };
+            ReadSegment {
+                segment,
+                offset: self.offset as i64,
+                suggested_length,
+                delegation_token: no_token(),
+                request_id: request,
+            }
+            .into()
+        };
+        Step::Ask(self.segment.clone(), command)
+    }
+
+    fn answered(&mut self, context: &mut Context<'_>, reply: Command) {
+        let Some(before) = self.before.take() else { return };
+        let next = read_answer(context, &self.segment, self.offset, before, &reply);
+        match next {
+            Progress::To(offset) => self.offset = offset,
+            Progress::End => {
+                self.jump(context);
+                context.wake_in(SHORT_WAIT);
+            }
+            Progress::None => {}
+        }
+    }
+
+    fn disconnected(&mut self, context: &mut Context<'_>, _is_asking: bool) {
+        if context.rng.percent(50) {
+            self.jump(context);
+        }
+    }
+}
+
+/// What an answer to a read means for where to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Go on here.
+    To(u64),
+    /// The segment is sealed and ends here.
+    End,
+    /// Ask again.
+    None,
+}
+
+/// Judges the answer to a read or a question for properties.
+pub(crate) fn read_answer(
+    context: &mut Context<'_>,
+    name: &str,
+    offset: u64,
+    before: Before,
+    reply: &Command,
+) -> Progress {
+    context.trace().count("reads checked");
+    match reply {
+        Command::SegmentRead(read) => {
+            let echoes = read.offset == offset as i64 && read.segment == name;
+            check!(context.trace(), "protocol", echoes, "read at {offset} answers {}", read.offset);
+            let ends = read.end_of_segment;
+            context.model().segment(name).read(before, offset, &read.data, ends);
+            let end = offset + read.data.len() as u64;
+            if ends { Progress::End } else { Progress::To(end) }
+        }
+        Command::StreamSegmentInfo(info) => {
+            let (length, start) = (info.write_offset as u64, info.start_offset as u64);
+            context.model().segment(name).described(before, length, start, info.is_sealed);
+            Progress::None
+        }
+        Command::SegmentIsTruncated(truncated) => {
+            let start = truncated.start_offset as u64;
+            let echoes = truncated.offset == offset as i64;
+            check!(context.trace(), "protocol", echoes, "{truncated:?} to a read at {offset}");
+            context.model().segment(name).read_below_start(offset, start);
+            Progress::To(start)
+        }
+        Command::SegmentIsSealed(sealed) => {
+            let echoes = sealed.offset == offset as i64;
+            check!(context.trace(), "protocol", echoes, "{sealed:?} to a read at {offset}");
+            context.model().segment(name).sealed();
+            Progress::End
+        }
+        other => {
+            unexpected(context, "a read", other);
+            Progress::None
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! Byte streams between simulated clients and shards, and [`Network`] over them.
+//!
+//! Fault model: what is sent arrives in order, delayed, cut into pieces at any byte; a connection
+//! may be reset at any byte, whereupon each side keeps what it had and learns of the end later;
+//! when the process ends, a client gets any prefix of what was on its way to it. Bytes are never
+//! changed, repeated or reordered: that is what TCP takes care of.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+use thalweg_core::env::network::{Network, NetworkEvent};
+use thalweg_core::id::ConnectionId;
+
+use crate::clock::{Clock, MICROSECOND};
+use crate::rng::Rng;
+use crate::trace::{Trace, check};
+
+/// Rates and sizes of all links.
+#[derive(Clone, Debug)]
+pub(crate) struct LinkOptions {
+    /// Longest delay of a piece, microseconds.
+    pub(crate) delay_us_max: u64,
+    /// Largest piece, bytes.
+    pub(crate) piece_bytes_max: u64,
+    /// Chance in a million that a piece resets its connection instead of arriving.
+    pub(crate) reset_per_million: u32,
+}
+
+/// What a client sees.
+#[derive(Debug)]
+pub(crate) enum ClientEvent {
+    /// Bytes arrived.
+    Received(ConnectionId, Bytes),
+    /// The connection is gone.
+    Closed(ConnectionId),
+}
+
+#[derive(Debug)]
+enum Arrival {
+    Accept,
+    ToServer(Bytes),
+    ToClient(Bytes),
+    /// The server's kernel took this many bytes off the send queue.
+    Sent(usize),
+    /// The server learns that the client closed.
+    ClientClosed,
+    /// The client learns that the server closed.
+    ServerClosed,
+    /// The server is told that its own close is done.
+    CloseDone,
+    /// Both ends break.
+    Reset,
+}
+
+#[derive(Debug)]
+struct Link {
+    client: usize,
+    shard: usize,
+    is_client_open: bool,
+    is_server_open: bool,
+    /// Whether the shard knows the connection and has not been told that it is gone.
+    is_accepted: bool,
+    /// The client closed; the shard learns it when it has taken everything before.
+    is_half_closed: bool,
+    to_server_at: u64,
+    to_client_at: u64,
+    arrived: BytesMut,
+    receive: Option<BytesMut>,
+}
+
+/// All connections of a world.
+#[derive(Debug)]
+pub(crate) struct Links {
+    options: LinkOptions,
+    rng: Rng,
+    clock: Clock,
+    trace: Trace,
+    links: BTreeMap<ConnectionId, Link>,
+    arrivals: BTreeMap<(u64, u64), (ConnectionId, Arrival)>,
+    scheduled: u64,
+    next_connection: u64,
+    shard_events: Vec<VecDeque<NetworkEvent>>,
+    client_events: VecDeque<(usize, ClientEvent)>,
+    is_serving: Vec<bool>,
+}
+
+/// A shared handle to the connections.
+pub(crate) type SharedLinks = Rc<RefCell<Links>>;
+
+/// A shard's way to its connections; dead when the process ended.
+#[derive(Debug)]
+pub(crate) struct LinkHandle {
+    links: SharedLinks,
+    shard: usize,
+}
+
+impl Links {
+    /// No connections to any of `shards` shards.
+    pub(crate) fn new(
+        shards: usize,
+        options: LinkOptions,
+        rng: Rng,
+        clock: Clock,
+        trace: Trace,
+    ) -> Self {
+        Self {
+            options,
+            rng,
+            clock,
+            trace,
+            links: BTreeMap::new(),
+            arrivals: BTreeMap::new(),
+            scheduled: 0,
+            next_connection: 1,
+            shard_events: (0..shards).map(|_| VecDeque::new()).collect(),
+            client_events: VecDeque::new(),
+            is_serving: vec![false; shards],
+        }
+    }
+
+    fn schedule(&mut self, at: u64, connection: ConnectionId, arrival: Arrival) {
+        self.scheduled += 1;
+        self.arrivals.insert((at, self.scheduled), (connection, arrival));
+    }
+
+    fn delay(&mut self) -> u64 {
+        self.rng.between(1, self.options.delay_us_max) * MICROSECOND
+    }
+
+    /// No more resets.
+    pub(crate) fn heal(&mut self) {
+        self.options.reset_per_million = 0;
+    }
+
+    /// A client connects to a shard. It may send at once; that nobody listens it learns later.
+    pub(crate) fn connect(&mut self, client: usize, shard: usize) -> ConnectionId {
+        let connection = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        let at = self.clock.nanos() + self.delay();
+        let link = Link {
+            client,
+            shard,
+            is_client_open: true,
+            is_server_open: true,
+            is_accepted: false,
+            is_half_closed: false,
+            to_server_at: at,
+            to_client_at: at,
+            arrived: BytesMut::new(),
+            receive: None,
+        };
+        self.links.insert(connection, link);
+        self.schedule(at, connection, Arrival::Accept);
+        connection
+    }
+
+    /// A client sends.
+    pub(crate) fn client_send(&mut self, connection: ConnectionId, bytes: Bytes) {
+        let is_open = self.links.get(&connection).is_some_and(|link| link.is_client_open);
+        if is_open {
+            self.send(connection, bytes, Direction::ToServer);
+        }
+    }
+
+    /// A client closes, in order behind what it sent or at once.
+    pub(crate) fn client_close(&mut self, connection: ConnectionId) {
+        let breaks = self.rng.percent(30);
+        let delay = self.delay();
+        let now = self.clock.nanos();
+        let Some(link) = self.links.get_mut(&connection) else { return };
+        link.is_client_open = false;
+        let at = if breaks { now } else { link.to_server_at.max(now) };
+        self.schedule(at + delay, connection, Arrival::ClientClosed);
+    }
+
+    fn send(&mut self, connection: ConnectionId, mut bytes: Bytes, direction: Direction) {
+        let now = self.clock.nanos();
+        while !bytes.is_empty() {
+            let most = self.options.piece_bytes_max.min(bytes.len() as u64);
+            let size = if self.rng.percent(70) { most } else { self.rng.between(1, most) };
+            let piece = bytes.split_to(size as usize);
+            let delay = self.delay();
+            let resets = self.rng.per_million(self.options.reset_per_million);
+            let Some(link) = self.links.get_mut(&connection) else { return };
+            let last = match direction {
+                Direction::ToServer => &mut link.to_server_at,
+                Direction::ToClient => &mut link.to_client_at,
+            };
+            *last = (*last).max(now + delay);
+            let at = *last;
+            if resets {
+                self.schedule(at, connection, Arrival::Reset);
+                return;
+            }
+            let arrival = match direction {
+                Direction::ToServer => Arrival::ToServer(piece),
+                Direction::ToClient => {
+                    self.schedule(at, connection, Arrival::Sent(piece.len()));
+                    Arrival::ToClient(piece)
+                }
+            };
+            self.schedule(at, connection, arrival);
+        }
+    }
+
+    /// When the next thing arrives.
+    pub(crate) fn next_arrival(&self) -> Option<u64> {
+        if !self.client_events.is_empty() {
+            return Some(self.clock.nanos());
+        }
+        self.arrivals.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Whether a shard has events to poll.
+    pub(crate) fn has_shard_events(&self, shard: usize) -> bool {
+        !self.shard_events[shard].is_empty()
+    }
+
+    /// The next event of any client.
+    pub(crate) fn next_client_event(&mut self) -> Option<(usize, ClientEvent)> {
+        self.client_events.pop_front()
+    }
+
+    /// Lets everything arrive that is due.
+    pub(crate) fn advance(&mut self) {
+        while let Some(entry) = self.arrivals.first_entry() {
+            if entry.key().0 > self.clock.nanos() {
+                return;
+            }
+            let (connection, arrival) = entry.remove();
+            self.arrive(connection, arrival);
+            self.forget_if_gone(connection);
+        }
+    }
+
+    fn arrive(&mut self, connection: ConnectionId, arrival: Arrival) {
+        let delay = self.delay();
+        let now = self.clock.nanos();
+        let Some(link) = self.links.get_mut(&connection) else { return };
+        match arrival {
+            Arrival::Accept if self.is_serving[link.shard] && link.is_server_open => {
+                link.is_accepted = true;
+                self.shard_events[link.shard].push_back(NetworkEvent::Accepted { connection });
+            }
+            Arrival::Accept => {
+                link.is_server_open = false;
+                self.schedule(now + delay, connection, Arrival::ServerClosed);
+            }
+            Arrival::ToServer(bytes) => {
+                if link.is_accepted && link.is_server_open && !link.is_half_closed {
+                    link.arrived.extend_from_slice(&bytes);
+                    self.hand_over(connection);
+                }
+            }
+            Arrival::ToClient(bytes) => {
+                if link.is_client_open {
+                    let event = ClientEvent::Received(connection, bytes);
+                    self.client_events.push_back((link.client, event));
+                }
+            }
+            Arrival::Sent(bytes) => {
+                if link.is_accepted && link.is_server_open {
+                    let event = NetworkEvent::Sent { connection, bytes };
+                    self.shard_events[link.shard].push_back(event);
+                }
+            }
+            Arrival::ClientClosed => {
+                link.is_half_closed = true;
+                self.hand_over(connection);
+            }
+            Arrival::ServerClosed => {
+                if std::mem::take(&mut link.is_client_open) {
+                    self.client_events.push_back((link.client, ClientEvent::Closed(connection)));
+                }
+            }
+            Arrival::CloseDone => self.tell_shard_closed(connection),
+            Arrival::Reset => {
+                self.trace.count("link resets");
+                if std::mem::take(&mut link.is_client_open) {
+                    self.client_events.push_back((link.client, ClientEvent::Closed(connection)));
+                }
+                self.tell_shard_closed(connection);
+            }
+        }
+    }
+
+    /// Gives arrived bytes to a waiting receive, then the end if there is nothing more.
+    fn hand_over(&mut self, connection: ConnectionId) {
+        let Some(link) = self.links.get_mut(&connection) else { return };
+        if !link.is_accepted || !link.is_server_open {
+            return;
+        }
+        if link.arrived.is_empty() {
+            if link.is_half_closed {
+                self.tell_shard_closed(connection);
+            }
+            return;
+        }
+        if let Some(mut buffer) = link.receive.take() {
+            let spare = buffer.capacity() - buffer.len();
+            let most = spare.min(link.arrived.len());
+            let taken = if self.rng.percent(80) { most } else { 1 + self.rng.index(most) };
+            buffer.extend_from_slice(&link.arrived.split_to(taken));
+            let event = NetworkEvent::Received { connection, buffer };
+            self.shard_events[link.shard].push_back(event);
+        }
+    }
+
+    fn tell_shard_closed(&mut self, connection: ConnectionId) {
+        let Some(link) = self.links.get_mut(&connection) else { return };
+        link.is_server_open = false;
+        link.receive = None;
+        if std::mem::take(&mut link.is_accepted) {
+            self.shard_events[link.shard].push_back(NetworkEvent::Closed { connection });
+        }
+    }
+
+    fn forget_if_gone(&mut self, connection: ConnectionId) {
+        let is_gone = self
+            .links
+            .get(&connection)
+            .is_some_and(|link| !link.is_client_open && !link.is_server_open && !link.is_accepted);
+        if is_gone {
+            self.links.remove(&connection);
+        }
+    }
+
+    /// The process of a shard ends: its clients get a prefix of what was on its way to them.
+    pub(crate) fn kill_shard(&mut self, shard: usize) {
+        self.is_serving[shard] = false;
+        self.shard_events[shard].clear();
+        let doomed: Vec<ConnectionId> = self
+            .links
+            .iter()
+            .filter_map(|(connection, link)| (link.shard == shard).then_some(*connection))
+            .collect();
+        for connection in doomed {
+            let on_the_way: Vec<(u64, u64)> = self
+                .arrivals
+                .iter()
+                .filter(|(_, (of, arrival))| {
+                    *of == connection && matches!(arrival, Arrival::ToClient(_))
+                })
+                .map(|(key, _)| *key)
+                .collect();
+            let kept = self.rng.below(on_the_way.len() as u64 + 1) as usize;
+            for key in &on_the_way[kept..] {
+                self.arrivals.remove(key);
+            }
+            let last = on_the_way[..kept].last().map_or(self.clock.nanos(), |(at, _)| *at);
+            let link = self.links.get_mut(&connection).expect("just listed");
+            link.is_server_open = false;
+            link.is_accepted = false;
+            link.receive = None;
+            let at = last + self.delay();
+            self.schedule(at, connection, Arrival::ServerClosed);
+        }
+    }
+
+    /// Whether anything of a connection is left on either side.
+    pub(crate) fn is_known(&self, connection: ConnectionId) -> bool {
+        self.links.contains_key(&connection)
+    }
+
+    /// A shard listens.
+    pub(crate) fn serve_shard(&mut self, shard: usize) {
+        self.is_serving[shard] = true;
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Direction {
+    ToServer,
+    ToClient,
+}
+
+impl LinkHandle {
+    /// The handle of one shard.
+    pub(crate) fn new(links: SharedLinks, shard: usize) -> Self {
+        Self { links, shard }
+    }
+}
+
+impl Network for LinkHandle {
+    fn receive(&mut self, connection: ConnectionId, buffer: BytesMut) {
+        let mut links = self.links.borrow_mut();
+        let trace = links.trace.clone();
+        let Some(link) = links.links.get_mut(&connection) else { return };
+        if !link.is_accepted || !link.is_server_open {
+            return;
+        }
+        check!(trace, "network contract", link.shard == self.shard, "foreign {connection:?}");
+        let has_room = buffer.capacity() > buffer.len();
+        check!(trace, "network contract", has_room, "receive without room");
+        check!(trace, "network contract", link.receive.is_none(), "two receives");
+        link.receive = Some(buffer);
+        links.hand_over(connection);
+        links.forget_if_gone(connection);
+    }
+
+    fn send(&mut self, connection: ConnectionId, bytes: Bytes) {
+        let mut links = self.links.borrow_mut();
+        let is_open = links
+            .links
+            .get(&connection)
+            .is_some_and(|link| link.is_accepted && link.is_server_open);
+        if is_open {
+            links.send(connection, bytes, Direction::ToClient);
+        }
+    }
+
+    fn close(&mut self, connection: ConnectionId) {
+        let mut links = self.links.borrow_mut();
+        let delay = links.delay();
+        let now = links.clock.nanos();
+        let Some(link) = links.links.get_mut(&connection) else { return };
+        if !link.is_accepted || !link.is_server_open {
+            return;
+        }
+        link.is_server_open = false;
+        link.receive = None;
+        let at = link.to_client_at.max(now) + delay;
+        links.schedule(at, connection, Arrival::ServerClosed);
+        links.schedule(at, connection, Arrival::CloseDone);
+    }
+
+    fn poll(&mut self, events: &mut Vec<NetworkEvent>) {
+        let mut links = self.links.borrow_mut();
+        events.extend(links.shard_events[self.shard].drain(..));
+    }
+}
