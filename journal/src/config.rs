@@ -41,6 +41,9 @@ pub struct Config {
     pub recovery_read_bytes: usize,
     /// Reads in flight in a recovery, 1 to 64. Default 4.
     pub recovery_reads: usize,
+    /// Open even when blocks at the journal's end cannot be read, and cut there. By default an
+    /// opening is refused then, because what lies there may have been acknowledged. Default false.
+    pub cuts_unreadable_tail: bool,
     /// A planted bug, to show that the tests catch it.
     #[cfg(any(test, feature = "canary"))]
     pub canary: Option<Canary>,
@@ -72,6 +75,7 @@ impl Default for Config {
             prepare_write_bytes: 256 << 10,
             recovery_read_bytes: 1 << 20,
             recovery_reads: 4,
+            cuts_unreadable_tail: false,
             #[cfg(any(test, feature = "canary"))]
             canary: None,
         }

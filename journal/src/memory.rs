@@ -91,6 +91,10 @@ struct State {
     write_failures: u64,
     /// Chance in a thousand that a read fails.
     read_failures: u64,
+    /// Inodes and offsets of blocks that cannot be read.
+    unreadable: Vec<(u64, u64)>,
+    /// Reads that give a flipped bit once and are right afterwards.
+    wrong_reads: u64,
     /// Operations until the machine stops: later ones fail and do nothing.
     fuse: Option<u64>,
     completed_operations: u64,
@@ -123,6 +127,8 @@ impl MemoryDisk {
             in_flight: Vec::new(),
             write_failures: 0,
             read_failures: 0,
+            unreadable: Vec::new(),
+            wrong_reads: 0,
             fuse: None,
             completed_operations: 0,
         })))
@@ -138,6 +144,26 @@ impl MemoryDisk {
         let mut state = self.0.borrow_mut();
         state.write_failures = writes_per_mille;
         state.read_failures = reads_per_mille;
+    }
+
+    /// Makes the block at `offset` of a file unreadable.
+    ///
+    /// # Panics
+    /// When there is no such file.
+    pub fn make_unreadable(&self, name: &str, offset: u64) {
+        let mut state = self.0.borrow_mut();
+        let inode = state.names[name];
+        state.unreadable.push((inode, offset));
+    }
+
+    /// Makes every block readable again.
+    pub fn heal(&self) {
+        self.0.borrow_mut().unreadable.clear();
+    }
+
+    /// Lets the next so many reads come back with a flipped bit.
+    pub fn set_wrong_reads(&self, reads: u64) {
+        self.0.borrow_mut().wrong_reads = reads;
     }
 
     /// Sets how much may be allocated, bytes.
@@ -397,11 +423,21 @@ impl MemoryDevice {
                 if state.random.below(1000) < state.read_failures {
                     return Err(device_failed());
                 }
+                let is_hit = |&(of, at): &(u64, u64)| {
+                    of == inode && at < offset + length as u64 && at + BLOCK_BYTES > offset
+                };
+                if state.unreadable.iter().any(is_hit) {
+                    return Err(device_failed());
+                }
                 let current = &state.inodes.get(&inode).ok_or_else(missing)?.current;
                 let part = current.get(offset as usize..offset as usize + length);
                 let part = part.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
                 let mut bytes = aligned_memory(length);
                 bytes.extend_from_slice(part);
+                if state.wrong_reads > 0 {
+                    state.wrong_reads -= 1;
+                    bytes[length / 2] ^= 1;
+                }
                 return Ok(DeviceOutcome::Read(bytes));
             }
             Operation::Rename { from, to } => {

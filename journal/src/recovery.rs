@@ -13,7 +13,7 @@ use thalweg_core::fault::{Fault, FaultClass};
 use thalweg_core::frame::ContainerMask;
 use thalweg_core::id::ContainerId;
 use thalweg_core::limits::CONTAINERS_MAX;
-use thalweg_core::position::{ContainerEpoch, JournalAddress};
+use thalweg_core::position::{BLOCK_BYTES, ContainerEpoch, JournalAddress};
 use thalweg_core::time::Instant;
 
 use crate::config::blocks_of;
@@ -54,6 +54,7 @@ impl<D: Device> Journal<D> {
             .copied()
             .collect();
         let end = self.find_end(&files);
+        self.check_readable(&files, &end)?;
         let found = survey.files.iter().filter_map(|file| match file.head {
             Head::Live(_, epoch) | Head::Prepared(epoch) => Some(epoch),
             Head::Unknown { .. } => None,
@@ -147,7 +148,7 @@ impl<D: Device> Journal<D> {
         let mut end = None;
         for (file, first) in starts {
             let from = Position { file, block: 1 };
-            let route = Route { from, is_file_start: true, limit, watermark };
+            let route = Route { from, is_file_start: true, first_blocks: None, limit, watermark };
             let found = self.walk(files, route, &mut |_| {});
             let is_complete = found.last.is_some() && first.before() <= found.watermark;
             end = Some(found);
@@ -157,9 +158,20 @@ impl<D: Device> Journal<D> {
         }
         end.unwrap_or_else(|| {
             let from = Position { file: 0, block: 1 };
-            let route = Route { from, is_file_start: true, limit, watermark };
+            let route = Route { from, is_file_start: true, first_blocks: None, limit, watermark };
             self.walk(files, route, &mut |_| {})
         })
+    }
+
+    /// Refuses to cut where the device does not read: what lies there may have been acknowledged.
+    fn check_readable(&self, files: &[Surveyed], end: &End) -> Result<(), Fault> {
+        let Some(at) = end.unreadable.filter(|_| !self.config.cuts_unreadable_tail) else {
+            return Ok(());
+        };
+        let name = journal_name(files[at.file].id);
+        let offset = u64::from(at.block) * BLOCK_BYTES;
+        let detail = format!("{name} cannot be read at offset {offset}, near the journal's end");
+        Err(Fault::new(FaultClass::Device, detail))
     }
 
     fn walk(&mut self, files: &[Surveyed], route: Route, visit: &mut dyn FnMut(Found)) -> End {
@@ -200,6 +212,7 @@ impl<D: Device> Journal<D> {
         let route = Route {
             from: Position { file, block },
             is_file_start: false,
+            first_blocks: is_there.then(|| from.blocks()),
             limit: Some(limit),
             // Everything below the limit was accepted: what is bad now is damaged.
             watermark: Some(limit.before()),

@@ -90,6 +90,9 @@ pub(crate) struct End {
     pub(crate) needs_new_file: bool,
     /// Bytes of records behind the end.
     pub(crate) tail_bytes: u64,
+    /// A place at or behind the end that the device does not read: what lies there may have been
+    /// acknowledged.
+    pub(crate) unreadable: Option<Position>,
     /// Accepted records above the watermark, and the headers of files begun above it.
     pub(crate) rewrites: Vec<Rewrite>,
 }
@@ -100,6 +103,8 @@ pub(crate) struct Route {
     pub(crate) from: Position,
     /// From the beginning of a file, whose header says what comes first, or from the middle.
     pub(crate) is_file_start: bool,
+    /// Size of the record to begin with, when that is known.
+    pub(crate) first_blocks: Option<u32>,
     /// First sequence that is not to be accepted, whatever is there.
     pub(crate) limit: Option<Sequence>,
     /// The watermark, if known already.
@@ -126,9 +131,12 @@ pub(crate) struct Walk<'a, D> {
     highest_epoch: ContainerEpoch,
     needs_new_file: bool,
     is_file_start: bool,
+    first_blocks: Option<u32>,
     uncertain: Vec<Uncertain>,
     /// Bytes of unacknowledged records from this place on.
     tail: Option<(Position, u64)>,
+    /// First place since the last good record that the device did not read.
+    unreadable: Option<Position>,
 }
 
 /// Verdict on a place.
@@ -184,8 +192,10 @@ impl<'a, D: Device> Walk<'a, D> {
             highest_epoch: ContainerEpoch(0),
             needs_new_file: false,
             is_file_start: route.is_file_start,
+            first_blocks: route.first_blocks,
             uncertain: Vec::new(),
             tail: None,
+            unreadable: None,
         };
         for file in files {
             if let Head::Live(_, epoch) | Head::Prepared(epoch) = file.head {
@@ -222,6 +232,7 @@ impl<'a, D: Device> Walk<'a, D> {
             watermark,
             needs_new_file: self.needs_new_file,
             tail_bytes,
+            unreadable: self.unreadable,
             rewrites: rewrites.collect(),
         }
     }
@@ -241,6 +252,7 @@ impl<'a, D: Device> Walk<'a, D> {
             self.enter(next, visit);
             return true;
         }
+        self.unreadable = None;
         match self.examine() {
             Verdict::Good(header, checksum, bytes) => {
                 self.accept(&header, checksum, &bytes);
@@ -300,8 +312,7 @@ impl<'a, D: Device> Walk<'a, D> {
 
     /// Judges the record at the current place.
     fn examine(&mut self) -> Verdict {
-        let Some(file) = self.file() else { return Verdict::Bad };
-        let Some((header, checksum)) = self.header_at(file, self.at.block) else {
+        let Some((header, checksum)) = self.header_at(self.at) else {
             return Verdict::Bad;
         };
         let chain = &self.chain;
@@ -315,9 +326,14 @@ impl<'a, D: Device> Walk<'a, D> {
             return Verdict::Bad;
         }
         let blocks = header.address.blocks();
+        let Some(file) = self.file() else { return Verdict::Bad };
         match self.reader.read(self.port, file, self.at.block, blocks) {
             Some(bytes) if self.is_payload_good(&header, &bytes) => {
                 Verdict::Good(header, checksum, bytes)
+            }
+            None if self.at.block + blocks <= file.blocks() => {
+                self.unreadable.get_or_insert(self.at);
+                Verdict::BadPayload(header, checksum)
             }
             _ => Verdict::BadPayload(header, checksum),
         }
@@ -331,11 +347,15 @@ impl<'a, D: Device> Walk<'a, D> {
         payload_checksum(bytes) == header.payload_checksum
     }
 
-    /// The header at a block, if there is one that belongs there.
-    fn header_at(&mut self, file: &Surveyed, block: u32) -> Option<(RecordHeader, Checksum)> {
-        let bytes = self.reader.read(self.port, file, block, 1)?;
+    /// The header at a place, if there is one that belongs there.
+    fn header_at(&mut self, at: Position) -> Option<(RecordHeader, Checksum)> {
+        let file = self.files.get(at.file).filter(|file| at.block < file.blocks())?;
+        let Some(bytes) = self.reader.read(self.port, file, at.block, 1) else {
+            self.unreadable.get_or_insert(at);
+            return None;
+        };
         let (header, checksum) = RecordHeader::decode(&bytes[..FRAME_HEADER_BYTES]).ok()?;
-        header.lies_at(self.owner, file.id, block).then_some((header, checksum))
+        header.lies_at(self.owner, file.id, at.block).then_some((header, checksum))
     }
 
     fn accept(&mut self, header: &RecordHeader, checksum: Checksum, bytes: &Bytes) {
@@ -395,7 +415,11 @@ impl<'a, D: Device> Walk<'a, D> {
                 // Nothing is known of the place: all that may have been there counts as lost,
                 // unless the first block of a file's records is where the chain begins.
                 if found.at.block > 1 {
-                    self.report("no good record", None, visit);
+                    let only = self.first_blocks.is_some_and(|blocks| {
+                        let next = self.at.block.saturating_add(blocks);
+                        found.at == Position { file: self.at.file, block: next }
+                    });
+                    self.report("no good record", found.before.filter(|_| only), visit);
                 }
                 self.resume(&found);
                 true
@@ -458,9 +482,11 @@ impl<'a, D: Device> Walk<'a, D> {
     fn scan(&mut self, from: Position, look: &mut dyn FnMut(Position, &RecordHeader) -> Scan) {
         for index in from.file..self.files.len() {
             let file = &self.files[index];
-            let mut block = if index == from.file { from.block } else { 1 };
+            // Block 0 holds no record; that of a file without a start may still be unreadable.
+            let first = u32::from(file.start().is_some());
+            let mut block = if index == from.file { from.block } else { first };
             while block < file.blocks() {
-                let Some((header, _)) = self.header_at(file, block) else {
+                let Some((header, _)) = self.header_at(Position { file: index, block }) else {
                     block += 1;
                     continue;
                 };
@@ -548,7 +574,7 @@ impl<'a, D: Device> Walk<'a, D> {
         let (first, index) = next_file?;
         let (start, epoch) = files[index].start()?;
         let before = self
-            .header_at(&files[index], 1)
+            .header_at(Position { file: index, block: 1 })
             .filter(|(header, _)| header.sequence == first && header.epoch >= epoch);
         Some(Resumption {
             at: Position { file: index, block: 1 },

@@ -1,6 +1,5 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use thalweg_core::env::journal::Journal as _;
 use thalweg_core::position::FrameNumber;
 
 use super::world::{World, tiny};

@@ -1,4 +1,3 @@
-use thalweg_core::env::journal::Journal as _;
 use thalweg_core::fault::FaultClass;
 use thalweg_core::position::{FrameNumber, JournalAddress};
 

@@ -97,6 +97,7 @@ impl World {
 
     /// A new process on the same disk.
     pub(super) fn restart(&mut self) {
+        self.disk.kill();
         self.journal =
             Journal::new(self.disk.device(), self.config.clone()).expect("settings are legal");
     }
@@ -109,7 +110,6 @@ impl World {
 
     pub(super) fn kill(&mut self) {
         self.failures.clear();
-        self.disk.kill();
         self.restart();
     }
 
