@@ -76,13 +76,21 @@ pub(crate) fn list(path: &Path) -> io::Result<Vec<(String, u64)>> {
     Ok(listed)
 }
 
-/// Cuts the file to `bytes` when it is longer.
-pub(crate) fn shrink(file: &OwnedFd, bytes: u64) -> io::Result<()> {
+/// Cuts the file to `bytes` when it is longer. Returns its size then.
+pub(crate) fn shrink(file: &OwnedFd, bytes: u64) -> io::Result<u64> {
     let file = File::from(file.try_clone()?);
-    if file.metadata()?.len() > bytes {
+    let size = file.metadata()?.len();
+    if size > bytes {
         file.set_len(bytes)?;
     }
-    Ok(())
+    Ok(size.min(bytes))
+}
+
+/// Gives back what a failed allocation may have taken already: a full disk would otherwise stay full
+/// until the file is removed.
+pub(crate) fn give_back(file: &OwnedFd, bytes: u64) {
+    // The allocation's own failure is what counts and is told.
+    let _ = file.try_clone().and_then(|file| File::from(file).set_len(bytes));
 }
 
 /// The error as the journal expects it: every way of having no space is `StorageFull`.
@@ -124,5 +132,21 @@ impl OpenFiles {
     /// Forgets the file. Its descriptor closes with the last operation that holds it.
     pub(crate) fn remove(&mut self, file: FileHandle) {
         self.files.remove(&file).expect("a file is closed once");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every way of having no space is told as the kind that the journal waits on; others stay.
+    #[test]
+    fn no_space_is_storage_full() {
+        for code in [libc::ENOSPC, libc::EDQUOT] {
+            let error = storage_error(io::Error::from_raw_os_error(code));
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        }
+        let error = storage_error(io::Error::from_raw_os_error(libc::EIO));
+        assert_eq!(error.raw_os_error(), Some(libc::EIO));
     }
 }

@@ -51,6 +51,7 @@ struct Pending {
 enum Work {
     Open,
     Simple,
+    Allocate { file: Rc<OwnedFd>, bytes_before: u64 },
     Write(Write),
     Read(Read),
 }
@@ -195,6 +196,10 @@ impl UringDevice {
         let pending = self.pending.get_mut(&tag).expect("a completion belongs to an operation");
         let step = match &mut pending.work {
             Work::Simple => Step::Finished(completion.outcome.map(|_| DeviceOutcome::Done)),
+            Work::Allocate { file, bytes_before } => {
+                let outcome = completion.outcome.map(|_| DeviceOutcome::Done);
+                Step::Finished(outcome.inspect_err(|_| directory::give_back(file, *bytes_before)))
+            }
             Work::Open => {
                 let opened = completion.outcome.and_then(|outcome| match outcome {
                     Outcome::Descriptor(descriptor) => self.files.add(descriptor),
@@ -381,9 +386,14 @@ impl Device for UringDevice {
     fn allocate(&mut self, file: FileHandle, bytes: u64, token: OperationToken) {
         let file = self.files.descriptor(file);
         // Shrinking is rare and quick, and allocation does not do it.
-        let operation =
-            directory::shrink(&file, bytes).map(|()| Operation::Allocate { file, bytes });
-        self.submit_simple(token, operation);
+        match directory::shrink(&file, bytes) {
+            Ok(bytes_before) => {
+                let work = Work::Allocate { file: file.clone(), bytes_before };
+                let tag = self.start(token, work);
+                self.submit(tag, Operation::Allocate { file, bytes });
+            }
+            Err(error) => self.finish(token, Err(error)),
+        }
     }
 
     fn write(&mut self, file: FileHandle, offset: u64, bytes: Bytes, token: OperationToken) {

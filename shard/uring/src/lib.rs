@@ -3,7 +3,7 @@
 //! ordinary system calls.
 //!
 //! This is the only crate with unsafe code, in `operation.rs` (entries and the memory they point
-//! to), `ring.rs` (the slab that keeps that memory) and `sockets.rs` (socket calls that the
+//! to), `ring/slab.rs` (the slab that keeps that memory) and `sockets.rs` (socket calls that the
 //! standard library lacks). Everything else here is safe code over those three. The crate holds no
 //! policy: what to write, when to receive and when to close is decided by its callers.
 

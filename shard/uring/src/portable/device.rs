@@ -87,8 +87,8 @@ impl PortableDevice {
 
     fn allocate_now(&self, file: FileHandle, bytes: u64) -> io::Result<()> {
         let file = self.files.descriptor(file);
-        directory::shrink(&file, bytes)?;
-        sockets::allocate(&file, bytes)
+        let bytes_before = directory::shrink(&file, bytes)?;
+        sockets::allocate(&file, bytes).inspect_err(|_| directory::give_back(&file, bytes_before))
     }
 
     fn rename_now(&self, from: &str, to: &str) -> io::Result<()> {
