@@ -105,7 +105,8 @@ impl<E: Env> Shard<E> {
             return Some(Stall::Unsent);
         }
         // A held request is counted already.
-        let outstanding = slot.connection.outstanding() - usize::from(slot.held.is_some());
+        let outstanding =
+            slot.connection.outstanding().saturating_sub(usize::from(slot.held.is_some()));
         (outstanding >= self.config.outstanding_max).then_some(Stall::Outstanding)
     }
 

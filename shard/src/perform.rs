@@ -1,5 +1,5 @@
-//! Carrying out what the engine wants: replies to their connections or their shards, fetches to the
-//! journal. In the order queued, and nothing is dropped but what is meant for a connection that is
+//! Carrying out what the engine wants: frames and fetches to the journal, replies to their
+//! connections or their shards. In the order queued, and nothing is dropped but what is meant for a connection that is
 //! gone.
 
 use thalweg_core::env::Env;
@@ -8,6 +8,7 @@ use thalweg_core::env::mailbox::Mail;
 use thalweg_core::env::network::Network;
 use thalweg_core::id::Token;
 use thalweg_core::request::{CloseReason, Effect, Refusal, Reply};
+use thalweg_core::time::Now;
 use thalweg_net::{AfterReply, CloseCause};
 use tracing::{debug, error};
 
@@ -25,6 +26,23 @@ impl<E: Env> Shard<E> {
             self.perform_one(effect);
         }
         self.effects = effects;
+    }
+
+    /// Submits frames while the journal takes them: the group commit.
+    pub(crate) fn seal(&mut self, now: Now) {
+        while let Some(bytes) = self.engine.next_frame_bytes() {
+            if !self.env.journal().can_submit(bytes) {
+                return;
+            }
+            let replay_from = self.engine.replay_position();
+            let frame = self.engine.seal_frame().expect("there is a frame: its size was told");
+            let number = frame.number;
+            let (address, bytes) = self.env.journal().submit(frame, replay_from, now.monotonic);
+            self.counters.frames += 1;
+            self.counters.frame_bytes += bytes.len() as u64;
+            self.trim.submitted(number, address, replay_from);
+            self.engine.submitted(number, address, bytes);
+        }
     }
 
     fn perform_one(&mut self, effect: Effect) {

@@ -278,23 +278,6 @@ impl<E: Env> Shard<E> {
         self.grant_waiting(now);
     }
 
-    /// Submits frames while the journal takes them: the group commit.
-    fn seal(&mut self, now: Now) {
-        while let Some(bytes) = self.engine.next_frame_bytes() {
-            if !self.env.journal().can_submit(bytes) {
-                return;
-            }
-            let replay_from = self.engine.replay_position();
-            let frame = self.engine.seal_frame().expect("there is a frame: its size was told");
-            let number = frame.number;
-            let (address, bytes) = self.env.journal().submit(frame, replay_from, now.monotonic);
-            self.counters.frames += 1;
-            self.counters.frame_bytes += bytes.len() as u64;
-            self.trim.submitted(number, address, replay_from);
-            self.engine.submitted(number, address, bytes);
-        }
-    }
-
     fn outcome(&mut self, now: Now) -> TurnOutcome {
         let deadlines = [
             self.state_deadline(),
