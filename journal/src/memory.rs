@@ -27,7 +27,7 @@ pub struct Random(pub u64);
 
 impl Random {
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -37,7 +37,7 @@ impl Random {
 
     /// A number below `bound`, which is not 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        self.number() % bound
     }
 
     /// True once in `n` times.
@@ -280,8 +280,9 @@ impl State {
     /// Writes a random part of a write's sectors, out of reach of any sync.
     fn write_partly(&mut self, inode: u64, offset: u64, bytes: &[u8]) {
         let first = offset as usize / SECTOR;
+        let is_whole = self.random.one_in(4);
         for (index, content) in bytes.chunks(SECTOR).enumerate() {
-            if self.random.one_in(2)
+            if (is_whole || self.random.one_in(2))
                 && let Some(inode) = self.inodes.get_mut(&inode)
             {
                 inode.put(first + index, content, NEVER);

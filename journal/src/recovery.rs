@@ -136,7 +136,7 @@ impl<D: Device> Journal<D> {
 
     /// Finds the end of the chain: from the beginning of the newest file that has a good record and
     /// before which everything is known durable, for only then the chain is sure to reach it.
-    fn find_end(&mut self, files: &[Surveyed]) -> End {
+    pub(crate) fn find_end(&mut self, files: &[Surveyed]) -> End {
         let limit = self.cut_from;
         // What this process reported durable is the watermark, whatever the disk tells.
         let watermark = limit.map(Sequence::before);
@@ -174,7 +174,12 @@ impl<D: Device> Journal<D> {
         Err(Fault::new(FaultClass::Device, detail))
     }
 
-    fn walk(&mut self, files: &[Surveyed], route: Route, visit: &mut dyn FnMut(Found)) -> End {
+    pub(crate) fn walk(
+        &mut self,
+        files: &[Surveyed],
+        route: Route,
+        visit: &mut dyn FnMut(Found),
+    ) -> End {
         Walk::new(&mut self.port, &self.config, self.owner, files, route).run(visit)
     }
 

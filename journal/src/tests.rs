@@ -3,5 +3,6 @@
 mod crash;
 mod damage;
 mod failure;
+mod inspect;
 mod service;
 mod world;

@@ -131,7 +131,7 @@ fn destroyed_stretches_are_never_cut() {
             let end = (begin + blocks * 4096).min(64 << 10);
             let mut random = world.random.clone();
             world.disk.change(&journal_name(file), |bytes| {
-                bytes[begin..end].fill_with(|| random.next() as u8);
+                bytes[begin..end].fill_with(|| random.number() as u8);
             });
             let hit = world.written.values().filter(|written| {
                 let from = usize::try_from(written.address.file_offset()).expect("small");

@@ -175,7 +175,7 @@ impl World {
         let mut bytes = aligned_memory(size);
         bytes.resize(FRAME_HEADER_BYTES, 0);
         while bytes.len() < FRAME_HEADER_BYTES + operation_bytes {
-            let word = self.random.next().to_le_bytes();
+            let word = self.random.number().to_le_bytes();
             let rest = FRAME_HEADER_BYTES + operation_bytes - bytes.len();
             bytes.extend_from_slice(&word[..rest.min(8)]);
         }
