@@ -1,6 +1,6 @@
 //! Carrying out what the engine wants: frames and fetches to the journal, replies to their
-//! connections or their shards. In the order queued, and nothing is dropped but what is meant for a connection that is
-//! gone.
+//! connections or their shards. In the order queued, and nothing is dropped but what is meant for a
+//! connection that is gone.
 
 use thalweg_core::env::Env;
 use thalweg_core::env::journal::Journal;
