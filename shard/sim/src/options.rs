@@ -102,7 +102,7 @@ impl Options {
             containers: shards as u16 * rng.pick(&[1, 2, 3]),
             forwarding: rng.pick(&[Forwarding::WrongHost, Forwarding::Mailbox]),
             mailbox_capacity: rng.pick(&[2, 8, 64]),
-            limits: draw_limits(rng),
+            limits: draw_limits(rng, journal_file_bytes),
             journal_file_bytes,
             journal_files_max: if is_journal_small { rng.between(5, 12) } else { 4_000 },
             frames_in_flight_max: rng.pick(&[1, 2, 4]),
@@ -190,7 +190,7 @@ impl Options {
     }
 }
 
-fn draw_limits(rng: &mut Rng) -> Limits {
+fn draw_limits(rng: &mut Rng, journal_file_bytes: u64) -> Limits {
     let frame_bytes = rng.pick(&[4 << 10, 8 << 10, 16 << 10]);
     Limits {
         frame_bytes,
@@ -202,7 +202,8 @@ fn draw_limits(rng: &mut Rng) -> Limits {
         parked_reads_max: rng.pick(&[1, 4, 1_000]),
         checkpoint_interval_bytes: rng.pick(&[8 << 10, 32 << 10, 256 << 10]),
         checkpoint_part_bytes: rng.pick(&[500, 2 << 10]),
-        journal_reserve_bytes: 96 << 10,
+        // Less than the one file that is prepared ahead.
+        journal_reserve_bytes: journal_file_bytes / 4,
     }
 }
 
