@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+mod check;
 mod serve;
 
 /// A stream store: Pravega's protocols on a direct-I/O engine.
@@ -23,15 +24,17 @@ struct Arguments {
 enum Verb {
     /// Run the server.
     Serve(serve::Arguments),
+    /// Say whether this host is ready, what its disk can do, and what to change.
+    Check(check::Arguments),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let filter =
-        EnvFilter::try_from_env("THALWEG_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("THALWEG_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let result = match arguments.verb {
         Verb::Serve(arguments) => serve::run(arguments),
+        Verb::Check(arguments) => check::run(arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -18,7 +18,9 @@ const LOCK: &str = "thalweg.lock";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another process has it.
-    #[error("data directory {path} is in use by another process: stop that one, or choose another directory with --data")]
+    #[error(
+        "data directory {path} is in use by another process: stop that one, or choose another directory with --data"
+    )]
     Locked {
         /// The directory.
         path: PathBuf,
@@ -30,7 +32,9 @@ pub enum Error {
         path: PathBuf,
     },
     /// Another format version.
-    #[error("data directory {path} has format version {found}, this program reads and writes version {FORMAT_VERSION}: use the program that wrote it")]
+    #[error(
+        "data directory {path} has format version {found}, this program reads and writes version {FORMAT_VERSION}: use the program that wrote it"
+    )]
     Version {
         /// The directory.
         path: PathBuf,
@@ -46,7 +50,9 @@ pub enum Error {
         detail: String,
     },
     /// The number of shards differs from what the directory was made for.
-    #[error("data directory {path} was made for {made} shards and {wanted} are asked for: start with --shards {made}")]
+    #[error(
+        "data directory {path} was made for {made} shards and {wanted} are asked for: start with --shards {made}"
+    )]
     Shards {
         /// The directory.
         path: PathBuf,
@@ -76,6 +82,13 @@ pub struct Marker {
     pub containers: u16,
     /// Shards, each with a journal of its own.
     pub shards: u16,
+}
+
+impl Marker {
+    /// Half of the instance's bits, as journal files carry them.
+    pub fn instance_bits(&self) -> u64 {
+        u128::from_str_radix(&self.instance, 16).map_or(0, |bits| bits as u64)
+    }
 }
 
 /// An opened and locked data directory. The lock ends with this value or the process.
@@ -213,11 +226,11 @@ fn read_marker(path: &Path, marker: &Path) -> Result<Marker, Error> {
             text.parse().map_err(|_| damaged(marker, format!("{key} is not a number: {text}")))?;
         if number == 0 { Err(damaged(marker, format!("{key} is 0"))) } else { Ok(number) }
     };
-    Ok(Marker {
-        instance: value("instance")?,
-        containers: number("containers")?,
-        shards: number("shards")?,
-    })
+    let instance = value("instance")?;
+    if u128::from_str_radix(&instance, 16).is_err() {
+        return Err(damaged(marker, format!("instance is not hexadecimal: {instance}")));
+    }
+    Ok(Marker { instance, containers: number("containers")?, shards: number("shards")? })
 }
 
 fn damaged(marker: &Path, detail: String) -> Error {

@@ -1,1 +1,10 @@
-//! The `thalweg-server` crate.
+//! The daemon: opens the data directory, starts a thread per shard and the control plane, and stops
+//! them again. What each of them does is in their own crates; here they are only put together.
+
+pub mod config;
+mod daemon;
+pub mod data_directory;
+mod shard_thread;
+mod space;
+
+pub use daemon::{Error, Server, serve};

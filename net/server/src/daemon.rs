@@ -1,0 +1,411 @@
+//! Start, wait, stop.
+//!
+//! Everything that can be refused is refused before a thread starts: settings, data directory, what
+//! the machine offers, ports. Then the shards recover in parallel, then the control plane starts on a
+//! thread of its own, and only then is the server ready. Stopping goes the other way.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use thalweg_control::{ControlConfig, Locate};
+use thalweg_core::id::{ContainerId, ShardId};
+use thalweg_core::limits::Limits;
+use thalweg_net::Placement;
+use thalweg_runtime::{
+    Doorbell, RuntimeError, ShardHandle, ShardStart, Stopper, choose_cpus, mailboxes,
+};
+use thalweg_shard::Forwarding;
+use thalweg_uring::{DurableWrite, Listeners, NetworkConfig, PortSharing, ProbeError, probe};
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use crate::config::{CONTAINERS_PER_SHARD, Config, DeviceKind, SHARDS_MAX};
+use crate::data_directory::{self, DataDirectory};
+use crate::shard_thread::{self, ShardParts};
+use crate::space;
+
+/// Connections of one shard at a time.
+const CONNECTIONS_MAX: usize = 10_000;
+
+/// How long calls under way may take when the control plane is stopped.
+const CONTROL_STOP_TIME: Duration = Duration::from_secs(2);
+
+/// How often the starter looks whether a shard has died while recovering.
+const BOOT_LOOK: Duration = Duration::from_millis(50);
+
+/// Why the server did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Settings that cannot work.
+    #[error("{0}")]
+    Config(String),
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDirectory(#[from] data_directory::Error),
+    /// The machine lacks something.
+    #[error(transparent)]
+    Machine(#[from] ProbeError),
+    /// A port cannot be had.
+    #[error("listen on {address} ({setting}): {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// The setting to change.
+        setting: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system refused something else.
+    #[error("{action}: {source}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+    /// A shard did not start or died.
+    #[error(transparent)]
+    Shard(#[from] RuntimeError),
+    /// The control plane did not start or died.
+    #[error("control plane: {0}")]
+    Control(String),
+}
+
+fn system(action: &'static str) -> impl Fn(io::Error) -> Error {
+    move |source| Error::System { action, source }
+}
+
+/// A running server. Dropping it without [`stop`](Self::stop) leaves its threads running.
+pub struct Server {
+    config: Config,
+    placement: Placement,
+    stopper: Stopper,
+    shards: Vec<ShardHandle>,
+    control: JoinHandle<Result<(), String>>,
+    stop_control: oneshot::Sender<()>,
+    // Last, so that the lock outlives everything that writes.
+    directory: DataDirectory,
+}
+
+/// Where segments are, for the controller: a pure function of the name.
+struct Addresses {
+    placement: Placement,
+    config: Config,
+}
+
+impl Locate for Addresses {
+    fn locate(&self, segment: &str) -> (String, u16) {
+        let shard = self.placement.shard(self.placement.container(segment));
+        (self.config.listen.to_string(), self.config.shard_port(shard.0))
+    }
+}
+
+/// Runs a server in the foreground until SIGTERM or SIGINT, and stops it then. Prints one line
+/// beginning with `ready` on standard output once it serves.
+///
+/// # Errors
+/// Why it did not start, or what died.
+pub fn serve(config: Config) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("start the signal runtime"))?;
+    // Registered before anything starts, so that an early signal stops an early server cleanly.
+    let signals = {
+        let _inside = runtime.enter();
+        let terminate = tokio::signal::unix::SignalKind::terminate();
+        let interrupt = tokio::signal::unix::SignalKind::interrupt();
+        (
+            tokio::signal::unix::signal(terminate).map_err(system("await SIGTERM"))?,
+            tokio::signal::unix::signal(interrupt).map_err(system("await SIGINT"))?,
+        )
+    };
+    let server = Server::start(config)?;
+    println!("{}", server.ready_line());
+    let (mut terminate, mut interrupt) = signals;
+    let died = runtime.block_on(async {
+        let mut look = tokio::time::interval(Duration::from_millis(200));
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return false,
+                _ = interrupt.recv() => return false,
+                _ = look.tick() => if server.has_died() { return true },
+            }
+        }
+    });
+    if died {
+        warn!("a thread of the server has ended; stopping");
+    } else {
+        info!("asked to stop");
+    }
+    server.stop()
+}
+
+impl Server {
+    /// Starts a server and returns when it serves.
+    ///
+    /// # Errors
+    /// Why it did not; nothing runs then.
+    pub fn start(config: Config) -> Result<Self, Error> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let default_shards = u16::try_from(cores).unwrap_or(SHARDS_MAX).min(SHARDS_MAX);
+        config.check(config.shards.unwrap_or(default_shards)).map_err(Error::Config)?;
+        let directory =
+            DataDirectory::open(&config.data, config.shards, default_shards, CONTAINERS_PER_SHARD)?;
+        let shards = directory.marker().shards;
+        config.check(shards).map_err(Error::Config)?;
+        let writes = match config.device {
+            DeviceKind::Ring => {
+                let found = probe(directory.path())?;
+                info!(disk = found.disk, writes = ?found.durable_write, "probed the machine");
+                Some(found.durable_write)
+            }
+            DeviceKind::Portable => None,
+        };
+        let placement = Placement::new(directory.marker().containers, shards);
+        let controller = bind_controller(&config)?;
+        let listeners = bind_shards(&config, shards)?;
+        let bells = (0..shards)
+            .map(|_| Doorbell::new())
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(system("make an eventfd"))?;
+        let stopper = Stopper::new(&bells);
+        let shards = start_shards(&config, &directory, placement, listeners, &bells, writes);
+        let shards = shards.inspect_err(|_| stopper.stop())?;
+        let (stop_control, stopped) = oneshot::channel();
+        let control = start_control(&config, placement, controller, stopped)?;
+        Ok(Self { config, placement, stopper, shards, control, stop_control, directory })
+    }
+
+    /// What the first line of output says.
+    pub fn ready_line(&self) -> String {
+        let listen = self.config.listen;
+        let shards = self.placement.shards();
+        let ports = match (self.config.single_port, shards) {
+            (true, _) | (_, 1) => self.config.data_port.to_string(),
+            (false, _) => {
+                format!("{}-{}", self.config.data_port, self.config.shard_port(shards - 1))
+            }
+        };
+        format!(
+            "ready: controller tcp://{listen}:{}, {shards} shards on {listen}:{ports}, data in {}",
+            self.config.controller_port,
+            self.directory.path().display()
+        )
+    }
+
+    /// Where a segment is served.
+    pub fn locate(&self, segment: &str) -> (String, u16) {
+        Addresses { placement: self.placement, config: self.config.clone() }.locate(segment)
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().to_owned()
+    }
+
+    /// Whether a thread has ended by itself, which none should.
+    pub fn has_died(&self) -> bool {
+        self.control.is_finished() || self.shards.iter().any(ShardHandle::is_finished)
+    }
+
+    /// Stops: the control plane first, then the shards, which finish and acknowledge what they have
+    /// in flight.
+    ///
+    /// # Errors
+    /// What had died before, or died while stopping.
+    pub fn stop(self) -> Result<(), Error> {
+        // The receiver is gone when the control plane has died.
+        let _ = self.stop_control.send(());
+        let control = self
+            .control
+            .join()
+            .unwrap_or_else(|_| Err("panicked".to_owned()))
+            .map_err(Error::Control);
+        self.stopper.stop();
+        let mut result = control;
+        for shard in self.shards {
+            result = result.and(shard.join().map_err(Error::Shard));
+        }
+        result
+    }
+}
+
+fn bind_controller(config: &Config) -> Result<TcpListener, Error> {
+    let address = SocketAddr::new(config.listen, config.controller_port);
+    let failed = |source| Error::Listen { address, setting: "--controller-port", source };
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+fn bind_shards(config: &Config, shards: u16) -> Result<Vec<Listeners>, Error> {
+    (0..shards)
+        .map(|shard| {
+            let address = SocketAddr::new(config.listen, config.shard_port(shard));
+            let port_sharing =
+                if config.single_port { PortSharing::Shared } else { PortSharing::Exclusive };
+            Listeners::bind(&NetworkConfig {
+                addresses: vec![address],
+                port_sharing,
+                connections_max: CONNECTIONS_MAX,
+            })
+            .map_err(|source| Error::Listen {
+                address,
+                setting: "--data-port",
+                source,
+            })
+        })
+        .collect()
+}
+
+fn start_shards(
+    config: &Config,
+    directory: &DataDirectory,
+    placement: Placement,
+    listeners: Vec<Listeners>,
+    bells: &[Arc<Doorbell>],
+    writes: Option<DurableWrite>,
+) -> Result<Vec<ShardHandle>, Error> {
+    let shards = placement.shards();
+    let journals: Vec<PathBuf> = (0..shards).map(|shard| directory.journal(shard)).collect();
+    let journal_bytes = match config.journal {
+        Some(size) => size.0,
+        None => space::default_journal_bytes(directory.path(), &journals)
+            .map_err(system("ask for free disk space"))?,
+    };
+    let cpus =
+        if config.pin { choose_cpus(usize::from(shards)) } else { vec![None; usize::from(shards)] };
+    let (booted, boots) = mpsc::channel();
+    let mut handles = Vec::new();
+    let parts = listeners.into_iter().zip(mailboxes(bells)).zip(bells).zip(cpus).zip(0..);
+    for ((((listeners, mailbox), bell), cpu), number) in parts {
+        let shard = ShardId(number);
+        let parts = ShardParts {
+            start: ShardStart { shard, cpu, spin_before_park: Duration::ZERO, bell: bell.clone() },
+            listeners,
+            mailbox,
+            journal_directory: directory.journal(number),
+            journal: journal_config(config, directory, placement, shard, journal_bytes),
+            shard: shard_config(config, placement, shard),
+            booted: booted.clone(),
+        };
+        handles.push(match writes {
+            Some(writes) => shard_thread::on_ring(parts, writes)?,
+            None => shard_thread::portable(parts)?,
+        });
+    }
+    drop(booted);
+    await_boots(handles, &boots)
+}
+
+/// Waits until every shard serves, or returns what the first one that failed says.
+fn await_boots(
+    mut handles: Vec<ShardHandle>,
+    boots: &mpsc::Receiver<ShardId>,
+) -> Result<Vec<ShardHandle>, Error> {
+    let mut serving = 0;
+    while serving < handles.len() {
+        match boots.recv_timeout(BOOT_LOOK) {
+            Ok(_) => serving += 1,
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                if let Some(dead) = handles.iter().position(ShardHandle::is_finished) {
+                    handles.swap_remove(dead).join()?;
+                    return Err(Error::Config("a shard ended before it served".to_owned()));
+                }
+            }
+        }
+    }
+    Ok(handles)
+}
+
+fn journal_config(
+    config: &Config,
+    directory: &DataDirectory,
+    placement: Placement,
+    shard: ShardId,
+    journal_bytes: u64,
+) -> thalweg_journal::Config {
+    let containers = (0..placement.containers()).map(ContainerId);
+    // At least the four files that a journal must be able to have.
+    let least = config.journal_file.0 * 4;
+    thalweg_journal::Config {
+        shard,
+        directory: directory.marker().instance_bits(),
+        containers: containers.filter(|it| placement.shard(*it) == shard).collect(),
+        file_bytes: config.journal_file.0,
+        journal_bytes_max: (journal_bytes / u64::from(placement.shards())).max(least),
+        ..thalweg_journal::Config::default()
+    }
+}
+
+fn shard_config(config: &Config, placement: Placement, shard: ShardId) -> thalweg_shard::Config {
+    let cache = usize::try_from(config.cache.0).unwrap_or(usize::MAX);
+    let share = cache / usize::from(placement.shards());
+    let file = config.journal_file.0;
+    thalweg_shard::Config {
+        limits: Limits {
+            tail_cache_bytes: share / 4 * 3,
+            history_cache_bytes: share / 4,
+            // A reserve of less than a file would end in the middle of one.
+            journal_reserve_bytes: file.min(Limits::default().journal_reserve_bytes),
+            checkpoint_interval_bytes: file.min(Limits::default().checkpoint_interval_bytes),
+            ..Limits::default()
+        },
+        forwarding: if config.single_port { Forwarding::Mailbox } else { Forwarding::WrongHost },
+        ..thalweg_shard::Config::new(shard, placement)
+    }
+}
+
+/// Starts the control plane. Its port is open already: calls wait until it has found the shards and
+/// what was under way when the process before this one ended.
+fn start_control(
+    config: &Config,
+    placement: Placement,
+    listener: TcpListener,
+    stopped: oneshot::Receiver<()>,
+) -> Result<JoinHandle<Result<(), String>>, Error> {
+    let locate = Arc::new(Addresses { placement, config: config.clone() });
+    let control_config =
+        ControlConfig { host: config.listen.to_string(), port: config.controller_port };
+    std::thread::Builder::new()
+        .name("thalweg-control".to_owned())
+        .spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| error.to_string())?;
+            runtime.block_on(run_control(control_config, locate, listener, stopped))
+        })
+        .map_err(system("start the control thread"))
+}
+
+async fn run_control(
+    config: ControlConfig,
+    locate: Arc<Addresses>,
+    listener: TcpListener,
+    stopped: oneshot::Receiver<()>,
+) -> Result<(), String> {
+    let listener =
+        tokio::net::TcpListener::from_std(listener).map_err(|error| error.to_string())?;
+    let (stopping, is_stopping) = oneshot::channel();
+    let serving = thalweg_control::serve(config, locate, listener, async {
+        // An error means that the server's handle is gone: stop as well.
+        let _ = stopped.await;
+        let _ = stopping.send(());
+    });
+    let patience = async {
+        // Calls under way get a while; then the process goes on without them.
+        let _ = is_stopping.await;
+        tokio::time::sleep(CONTROL_STOP_TIME).await;
+    };
+    tokio::select! {
+        result = serving => result.map_err(|error| error.to_string()),
+        () = patience => Ok(()),
+    }
+}
