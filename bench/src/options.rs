@@ -143,3 +143,40 @@ fn millis_since_1970() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_server::{Faults, TestServer};
+
+    /// Shows that a run leaves a record that can be read back, with settings and machine in it.
+    #[test]
+    fn a_run_leaves_its_record() {
+        let server = TestServer::start(Faults::default());
+        let place = tempfile::tempdir().expect("a place for files");
+        let path = place.path().join("record.json");
+        let scenario = Scenario::Verify(Verify { events: 100, ..Verify::default() });
+        let options =
+            BenchOptions { scenario, json: Some(path.clone()), ..BenchOptions::default() };
+        run(options, &server.locator()).expect("it runs");
+        let record = Record::read(&path).expect("it is a record");
+        assert_eq!(record.scenario, "verify");
+        assert_eq!(record.settings["events"], 100);
+        assert_eq!(record.result["events"], 100);
+        assert!(record.host.kernel.starts_with("Linux"), "{:?}", record.host);
+    }
+
+    /// Shows that a scenario that measures the device refuses without a directory, before it
+    /// touches the server.
+    #[test]
+    fn the_device_cannot_be_measured_without_a_directory() {
+        let server = TestServer::start(Faults::default());
+        let options = BenchOptions {
+            scenario: Scenario::Single(Single::default()),
+            ..BenchOptions::default()
+        };
+        let error = run(options, &server.locator()).expect_err("there is no directory");
+        assert!(error.to_string().contains("data directory"), "{error:#}");
+        assert_eq!(server.segment_count(), 0);
+    }
+}
