@@ -1,10 +1,10 @@
 //! Appends: set-up of a writer's session, admission, commit.
 //!
-//! Admission checks everything, records the operation and applies it; its data are copied here, from
-//! the receive buffer into the open frame, and nowhere else. [`Container::commit`] makes an append visible
-//! and is the only place that acknowledges one; it runs only when the append's frame is durable. The
-//! attribute that holds a writer's last event number changes in the same operation as the data, so it
-//! alone decides what was stored before; a session is only a way to find it.
+//! Admission checks everything, records the operation and applies it; its data are copied here,
+//! from the receive buffer into the open frame, and nowhere else. [`Container::commit`] makes an
+//! append visible and is the only place that acknowledges one; it runs only when the append's frame
+//! is durable. The attribute that holds a writer's last event number changes in the same operation
+//! as the data, so it alone decides what was stored before; a session is only a way to find it.
 
 use bytes::Bytes;
 
@@ -51,8 +51,8 @@ pub(crate) struct Commit {
 }
 
 impl Container {
-    /// Registers a session. Its answer goes in order, so it leaves when earlier appends of the writer
-    /// are durable.
+    /// Registers a session. Its answer goes in order, so it leaves when earlier appends of the
+    /// writer are durable.
     pub(crate) fn set_up_append(
         &mut self,
         token: Token,

@@ -1,8 +1,8 @@
 //! Applying operations to a container's state: one way for live service and for recovery.
 //!
-//! Live, an operation was checked and then recorded, and applying it cannot fail. In recovery it comes
-//! from the journal, and one that does not fit the state is a fault: the container stops. Nothing
-//! here answers anybody, wakes anybody or writes anything.
+//! Live, an operation was checked and then recorded, and applying it cannot fail. In recovery it
+//! comes from the journal, and one that does not fit the state is a fault: the container stops.
+//! Nothing here answers anybody, wakes anybody or writes anything.
 
 use crate::container::Container;
 use crate::fault::Fault;

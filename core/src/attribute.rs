@@ -1,5 +1,5 @@
-//! Attributes of a segment: small numbers under 128-bit ids. The core ones that every segment has are
-//! fields, the others (writers' last event numbers, what clients keep) a sorted map.
+//! Attributes of a segment: small numbers under 128-bit ids. The core ones that every segment has
+//! are fields, the others (writers' last event numbers, what clients keep) a sorted map.
 //!
 //! Sorted, not hashed: writer ids are chosen by clients, and a fixed hash could be attacked.
 

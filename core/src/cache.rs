@@ -1,8 +1,8 @@
 //! Frames in memory: those behind the tail, as they were written, and those read back from the
 //! journal. Both are bounded by bytes and give up the oldest first.
 //!
-//! A cached frame is shared, not copied: a reply that holds a piece keeps the frame's memory alive after
-//! it left the cache. What is in a cache is never the only copy of anything durable.
+//! A cached frame is shared, not copied: a reply that holds a piece keeps the frame's memory alive
+//! after it left the cache. What is in a cache is never the only copy of anything durable.
 
 use std::collections::{BTreeMap, VecDeque};
 

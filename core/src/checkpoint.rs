@@ -1,12 +1,12 @@
-//! Checkpoints: a snapshot of a container in its own log, so that recovery need not go back further,
-//! and the journal can be trimmed.
+//! Checkpoints: a snapshot of a container in its own log, so that recovery need not go back
+//! further, and the journal can be trimmed.
 //!
-//! A snapshot is encoded in one go right after a submission, preferably when no accepted operation is
-//! outside a submitted frame; then its parts go into the following frames, at most one per frame, so
-//! that appends are not held up. When the last part is durable, the oldest frame that was not
-//! submitted at the snapshot becomes the container's replay position. A container writes checkpoints
-//! also when nothing in it changed: its last one would keep old journal files alive. One that never
-//! held an operation writes none and needs no frame. Byte tables: `docs/formats.md`.
+//! A snapshot is encoded in one go right after a submission, preferably when no accepted operation
+//! is outside a submitted frame; then its parts go into the following frames, at most one per
+//! frame, so that appends are not held up. When the last part is durable, the oldest frame that was
+//! not submitted at the snapshot becomes the container's replay position. A container writes
+//! checkpoints also when nothing in it changed: its last one would keep old journal files alive.
+//! One that never held an operation writes none and needs no frame. Byte tables: `docs/formats.md`.
 
 use bytes::{BufMut, Bytes, BytesMut};
 

@@ -1,10 +1,10 @@
 //! One container: the state machine that owns a set of segments and their one log of operations.
 //!
-//! This file holds the state, the order of answers, and the dispatch of requests; what a request does
-//! is in the file of its subject. A change is checked against the accepted state, recorded in the
-//! open frame and applied at once; its answer goes through `pending`, in order, and leaves when the
-//! frame is durable. An answer without a change waits the same way while anything accepted before it is
-//! not durable, so no answer tells what a power cut would undo.
+//! This file holds the state, the order of answers, and the dispatch of requests; what a request
+//! does is in the file of its subject. A change is checked against the accepted state, recorded in
+//! the open frame and applied at once; its answer goes through `pending`, in order, and leaves when
+//! the frame is durable. An answer without a change waits the same way while anything accepted
+//! before it is not durable, so no answer tells what a power cut would undo.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

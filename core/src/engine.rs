@@ -1,9 +1,10 @@
 //! The engine of one shard: its containers, the frames they share, and the inputs that drive them.
 //!
-//! Every input is handled to its end before the next; what must happen outside is pushed to `effects`.
-//! Nothing here decides about a segment: containers do. What this file keeps true: inputs reach the
-//! container they are for, frames become durable in order, and no container serves before recovery
-//! ended. After a failure of the journal the engine is dropped and a new one recovers.
+//! Every input is handled to its end before the next; what must happen outside is pushed to
+//! `effects`. Nothing here decides about a segment: containers do. What this file keeps true:
+//! inputs reach the container they are for, frames become durable in order, and no container serves
+//! before recovery ended. After a failure of the journal the engine is dropped and a new one
+//! recovers.
 
 use bytes::Bytes;
 
@@ -148,8 +149,8 @@ impl Engine {
         }
     }
 
-    /// A connection is gone: its sessions end, its parked reads are forgotten, its transient segments
-    /// are deleted.
+    /// A connection is gone: its sessions end, its parked reads are forgotten, its transient
+    /// segments are deleted.
     pub fn connection_closed(&mut self, now: Now, peer: Peer, effects: &mut Vec<Effect>) {
         while let Some((id, read)) = self.shared.parked.take_of(peer) {
             self.containers[read.container].unpark(read.segment, id);
@@ -165,8 +166,8 @@ impl Engine {
         let _ = effects;
     }
 
-    /// A frame asked for with [`Effect::Fetch`] arrived, or not: then whoever waits for bytes of it is
-    /// closed. Its file may have been released since, if nothing refers to it any more.
+    /// A frame asked for with [`Effect::Fetch`] arrived, or not: then whoever waits for bytes of it
+    /// is closed. Its file may have been released since, if nothing refers to it any more.
     pub fn fetched(
         &mut self,
         now: Now,
@@ -218,8 +219,8 @@ impl Engine {
         self.shared.log.seal_frame()
     }
 
-    /// The journal took frame `number`: it lies at `address`, and `bytes` is its final content. Must
-    /// follow each [`seal_frame`](Self::seal_frame), in the same order. Continues checkpoints.
+    /// The journal took frame `number`: it lies at `address`, and `bytes` is its final content.
+    /// Must follow each [`seal_frame`](Self::seal_frame), in the same order. Continues checkpoints.
     ///
     /// # Panics
     /// When the order is broken.
@@ -263,15 +264,15 @@ impl Engine {
 
     /// The oldest frame that a recovery needs: the minimum over all containers of the oldest frame
     /// that may hold an operation outside the container's newest durable checkpoint. `None` when no
-    /// frame submitted so far is needed: the next one to be submitted is the oldest. To be asked right
-    /// before each submission. Only grows; stands still while a container is damaged.
+    /// frame submitted so far is needed: the next one to be submitted is the oldest. To be asked
+    /// right before each submission. Only grows; stands still while a container is damaged.
     pub fn replay_position(&self) -> Option<JournalAddress> {
         let positions = self.containers.iter();
         positions.filter_map(|container| container.checkpoint.replay_position()).min()
     }
 
-    /// Whether a segment has bytes in this journal file; also one that is truncated or deleted, until
-    /// that is durable.
+    /// Whether a segment has bytes in this journal file; also one that is truncated or deleted,
+    /// until that is durable.
     pub fn is_referenced(&self, file: FileId) -> bool {
         self.shared.files.contains(file)
     }

@@ -1,7 +1,7 @@
 //! Frames on their way from the journal, and the reads that wait for each.
 //!
-//! A frame is asked for once, however many reads want it. A frame without waiting reads was asked for
-//! ahead.
+//! A frame is asked for once, however many reads want it. A frame without waiting reads was asked
+//! for ahead.
 
 use std::collections::BTreeMap;
 

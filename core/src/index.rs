@@ -1,8 +1,8 @@
 //! The read index of a segment: which frame holds which of its bytes.
 //!
 //! One [`Extent`] per segment and frame. The append operations of an extent are chained inside the
-//! frame, so the index does not grow with the number of appends. Extents follow each other without gap
-//! and are sorted by offset. Bytes that came by a merge were recorded under the source's id and
+//! frame, so the index does not grow with the number of appends. Extents follow each other without
+//! gap and are sorted by offset. Bytes that came by a merge were recorded under the source's id and
 //! offsets; [`Origin`]s remember that, so that a reader can check each operation it meets.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::id::SegmentId;
 use crate::position::{FileId, FrameNumber, JournalAddress, Offset};
 
-/// A frame by its address, or by its number while the address is not known. Packed: an address names
-/// at least one block in its low 20 bits, a number leaves them zero.
+/// A frame by its address, or by its number while the address is not known. Packed: an address
+/// names at least one block in its low 20 bits, a number leaves them zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameReference(u64);
 
@@ -290,7 +290,8 @@ mod tests {
         FrameReference::pending(FrameNumber(number))
     }
 
-    /// Shows that appends of one frame share an extent and are chained, and other frames begin anew.
+    /// Shows that appends of one frame share an extent and are chained, and other frames begin
+    /// anew.
     #[test]
     fn appends_of_one_frame_share_an_extent() {
         let mut index = Index::default();

@@ -36,7 +36,8 @@ pub struct Limits {
     /// Bytes accepted and not yet durable at which a shard stops receiving. Default 32 MiB.
     pub accepted_bytes_max: usize,
     /// Longest that a read is parked at the tail before it is answered empty. Default 120 s:
-    /// clients give up after 30 s on their own, and an earlier empty reply looks like an end to some.
+    /// clients give up after 30 s on their own, and an earlier empty reply looks like an end to
+    /// some.
     pub parked_read: Duration,
     /// Reads parked at tails, per shard. Default 1,048,576.
     pub parked_reads_max: usize,

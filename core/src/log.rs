@@ -2,9 +2,9 @@
 //! not handed out, those the journal has and did not report durable.
 //!
 //! Every operation is written here once, into the open frame. Numbers are given when a frame is
-//! opened, one after the other; frames are handed out, submitted and reported durable in that order,
-//! which is asserted. A frame holds at most `frame_bytes`; an operation that does not fit into what
-//! is left seals it, and one larger than a whole frame gets a frame of its own.
+//! opened, one after the other; frames are handed out, submitted and reported durable in that
+//! order, which is asserted. A frame holds at most `frame_bytes`; an operation that does not fit
+//! into what is left seals it, and one larger than a whole frame gets a frame of its own.
 
 use std::collections::VecDeque;
 
@@ -231,7 +231,8 @@ mod tests {
         log.write(ContainerId(3), bytes, |out| out.resize(out.len() + bytes, 9))
     }
 
-    /// Shows that an operation that does not fit seals the frame, and an oversized one stands alone.
+    /// Shows that an operation that does not fit seals the frame, and an oversized one stands
+    /// alone.
     #[test]
     fn operations_go_to_frames_that_hold_them() {
         let mut log = FrameLog::new(8192, 16384);

@@ -2,8 +2,8 @@
 //! ceases to exist, in one operation. No byte is copied: the target's index takes the source's
 //! extents.
 //!
-//! The source is sealed first, also when the merge is refused then, as existing servers do. A single
-//! merge that is repeated finds no source; a batch counts a missing source as merged before.
+//! The source is sealed first, also when the merge is refused then, as existing servers do. A
+//! single merge that is repeated finds no source; a batch counts a missing source as merged before.
 
 use crate::attribute::count_after;
 use crate::container::{Container, No, Shared, no_such_segment, segment_sealed};

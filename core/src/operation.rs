@@ -371,8 +371,8 @@ pub(crate) fn decode_header(bytes: &[u8]) -> Result<OperationHeader, Fault> {
     })
 }
 
-/// Reads an append operation, which starts at the start of `bytes`, and the distance to the next one
-/// of its segment (0: none).
+/// Reads an append operation, which starts at the start of `bytes`, and the distance to the next
+/// one of its segment (0: none).
 ///
 /// # Errors
 /// Corrupt: no append, or cut short.

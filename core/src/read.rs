@@ -1,10 +1,11 @@
 //! Reads of segment data: locate, assemble from frames in memory, park at the tail, fetch what is
 //! not in memory.
 //!
-//! Only durable bytes are read. Each operation that a read meets in a frame is checked to be an append
-//! to this segment at this offset: a frame that holds something else is damage, and the connection is
-//! closed rather than given wrong bytes. A read that has at least one byte in memory is answered with
-//! what is there; frames are fetched only for the first byte, with the following ones ahead.
+//! Only durable bytes are read. Each operation that a read meets in a frame is checked to be an
+//! append to this segment at this offset: a frame that holds something else is damage, and the
+//! connection is closed rather than given wrong bytes. A read that has at least one byte in memory
+//! is answered with what is there; frames are fetched only for the first byte, with the following
+//! ones ahead.
 
 use bytes::{Bytes, BytesMut};
 
@@ -188,8 +189,8 @@ impl Container {
         effects.push(Effect::Reply { token: read.token, reply: Ok(reply) });
     }
 
-    /// Takes the parked reads of a segment that is about to go and answers them, in order, when that is
-    /// durable. `end`: where the segment ended, when it was sealed before.
+    /// Takes the parked reads of a segment that is about to go and answers them, in order, when
+    /// that is durable. `end`: where the segment ended, when it was sealed before.
     pub(crate) fn dismiss_parked(
         &mut self,
         shared: &mut Shared,

@@ -1,10 +1,10 @@
 //! Recovery: from the frames that the journal finds to the state of every container.
 //!
-//! Two passes over the frames. The first collects the newest complete checkpoint of each container and
-//! where damage lies. The second applies, from the oldest place that any container needs, what its
-//! checkpoint does not cover, in the same way as live service does. A container whose operations
-//! have a gap, or lie in a frame that cannot be read and no later checkpoint covers, is damaged: it
-//! refuses to serve rather than serve what is left.
+//! Two passes over the frames. The first collects the newest complete checkpoint of each container
+//! and where damage lies. The second applies, from the oldest place that any container needs, what
+//! its checkpoint does not cover, in the same way as live service does. A container whose
+//! operations have a gap, or lie in a frame that cannot be read and no later checkpoint covers, is
+//! damaged: it refuses to serve rather than serve what is left.
 
 use bytes::{Bytes, BytesMut};
 

@@ -1,8 +1,9 @@
 //! Segments of a container: what is known of each, and where to find it by name or id.
 //!
-//! Three numbers only grow, and always in this order once nothing is in flight: start offset, durable
-//! length, length. `length` is accepted: everything but data reads is judged by it. A segment's slot
-//! is used again after its deletion, its id never; a handle holds both, so an old one finds nothing.
+//! Three numbers only grow, and always in this order once nothing is in flight: start offset,
+//! durable length, length. `length` is accepted: everything but data reads is judged by it. A
+//! segment's slot is used again after its deletion, its id never; a handle holds both, so an old
+//! one finds nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 

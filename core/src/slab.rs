@@ -1,10 +1,11 @@
-//! Memory of frames: large aligned slabs from which frames are cut, used again when every frame of a
-//! slab is gone.
+//! Memory of frames: large aligned slabs from which frames are cut, used again when every frame of
+//! a slab is gone.
 //!
 //! A frame in the making owns what is left of the current slab and gives the rest back when it is
-//! sealed. A slab's memory is free when its frames have left the caches and no reply shares them any
-//! more; until then the pool keeps an empty handle, which keeps nothing from being freed but the
-//! slab itself. Nothing is zeroed for a second use: frames write what they hold, padding included.
+//! sealed. A slab's memory is free when its frames have left the caches and no reply shares them
+//! any more; until then the pool keeps an empty handle, which keeps nothing from being freed but
+//! the slab itself. Nothing is zeroed for a second use: frames write what they hold, padding
+//! included.
 
 use bytes::BytesMut;
 
@@ -46,8 +47,8 @@ impl SlabPool {
         std::mem::take(&mut self.rest)
     }
 
-    /// Takes back what a sealed frame left of its memory. `rest` is empty, and aligned because frames
-    /// are whole blocks.
+    /// Takes back what a sealed frame left of its memory. `rest` is empty, and aligned because
+    /// frames are whole blocks.
     pub(crate) fn give_back(&mut self, rest: BytesMut) {
         assert!(rest.is_empty(), "only unused memory comes back");
         // Memory of an oversized frame comes back too; the larger of the two is kept.

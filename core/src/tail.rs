@@ -1,7 +1,7 @@
 //! Reads parked at the end of segments, over all containers of a shard.
 //!
-//! The segment knows which reads are parked at it; here is what they are, whose, and until when. All
-//! are parked for the same time, so the order of parking is the order of giving up.
+//! The segment knows which reads are parked at it; here is what they are, whose, and until when.
+//! All are parked for the same time, so the order of parking is the order of giving up.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,12 +1,14 @@
 //! The engine against a model: random requests, random durability, random crashes.
 //!
-//! The model is what the engine promises, in its simplest form: names to bytes, attributes and flags,
-//! changed at once. Every answer is compared with what the model said when the request was made; data
-//! that are read are compared with the bytes of that incarnation of the segment. After a crash a new
-//! engine recovers from the frames that survived, and its whole state must equal the model's at one
-//! moment not before the last change that was answered, nor before anything that was read.
+//! The model is what the engine promises, in its simplest form: names to bytes, attributes and
+//! flags, changed at once. Every answer is compared with what the model said when the request was
+//! made; data that are read are compared with the bytes of that incarnation of the segment. After a
+//! crash a new engine recovers from the frames that survived, and its whole state must equal the
+//! model's at one moment not before the last change that was answered, nor before anything that was
+//! read.
 
 mod model {
+    mod crash;
     pub(crate) mod rig;
     pub(crate) mod state;
 }
@@ -104,7 +106,10 @@ fn cases() -> u32 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases()) })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(cases())
+    })]
 
     /// Shows that the engine does what the model does, whatever happens and whenever it crashes.
     #[test]

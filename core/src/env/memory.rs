@@ -1,8 +1,9 @@
 //! A journal in memory, for tests of the engine and of what is built on it.
 //!
-//! It keeps the contract of [`Journal`] and lets a test decide what a disk decides: when frames become
-//! durable, which of those that did not survive a crash, which frames can be read back. Files exist
-//! only as numbers: trimmed ones lose their frames, and reading one that is gone is a fault.
+//! It keeps the contract of [`Journal`] and lets a test decide what a disk decides: when frames
+//! become durable, which of those that did not survive a crash, which frames can be read back.
+//! Files exist only as numbers: trimmed ones lose their frames, and reading one that is gone is a
+//! fault.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -78,8 +79,8 @@ impl MemoryJournal {
         self.durable_through = newest.min(FrameNumber(self.durable_through.0 + count));
     }
 
-    /// The process ends: of the frames in flight the oldest `survivors` are on disk all the same, the
-    /// others are gone. What was not polled is lost.
+    /// The process ends: of the frames in flight the oldest `survivors` are on disk all the same,
+    /// the others are gone. What was not polled is lost.
     pub fn crash(&mut self, survivors: u64) {
         self.make_durable(survivors);
         let last = self.durable_through;

@@ -21,14 +21,14 @@ use thalweg_core::time::{Instant, Now, WallTime};
 use super::state::{EVENT_COUNT, Merged, NULL, Segment, State};
 use crate::{Condition, Step};
 
-const CONTAINER: ContainerId = ContainerId(2);
+pub(super) const CONTAINER: ContainerId = ContainerId(2);
 const READER: u64 = 90;
 const WALL: i64 = 1_000;
 const PARKED: Duration = Duration::from_secs(5);
 
 /// What an open request has to be answered with.
 #[derive(Debug)]
-enum Expected {
+pub(super) enum Expected {
     Exactly(String),
     Appended { event_number: i64, length: u64 },
     Read { incarnation: u64, name: String, offset: u64, length: u32 },
@@ -37,7 +37,7 @@ enum Expected {
 
 /// A session that the model knows to be set up.
 #[derive(Clone, Debug)]
-struct Session {
+pub(super) struct Session {
     id: SessionId,
     incarnation: u64,
     name: String,
@@ -47,29 +47,30 @@ struct Session {
 }
 
 pub(crate) struct Rig {
-    engine: Engine,
-    journal: MemoryJournal,
-    now: Now,
-    effects: Vec<Effect>,
-    next_request: i64,
-    next_session: u64,
-    next_incarnation: u64,
-    state: State,
-    /// The model after each request that may have changed it, with that request; the first is durable.
-    moments: Vec<(i64, State)>,
-    expected: BTreeMap<i64, Expected>,
+    pub(super) engine: Engine,
+    pub(super) journal: MemoryJournal,
+    pub(super) now: Now,
+    pub(super) effects: Vec<Effect>,
+    pub(super) next_request: i64,
+    pub(super) next_session: u64,
+    pub(super) next_incarnation: u64,
+    pub(super) state: State,
+    /// The model after each request that may have changed it, with that request; the first is
+    /// durable.
+    pub(super) moments: Vec<(i64, State)>,
+    pub(super) expected: BTreeMap<i64, Expected>,
     /// Content of every incarnation there was.
-    contents: BTreeMap<u64, Vec<u8>>,
+    pub(super) contents: BTreeMap<u64, Vec<u8>>,
     /// How far an incarnation was read or acknowledged.
-    seen: BTreeMap<u64, u64>,
+    pub(super) seen: BTreeMap<u64, u64>,
     /// Requests whose change was answered.
-    answered: i64,
-    sessions: BTreeMap<(String, u8), Session>,
-    transients: Vec<String>,
-    fetches: Vec<Effect>,
+    pub(super) answered: i64,
+    pub(super) sessions: BTreeMap<(String, u8), Session>,
+    pub(super) transients: Vec<String>,
+    pub(super) fetches: Vec<Effect>,
 }
 
-fn limits() -> Limits {
+pub(super) fn limits() -> Limits {
     Limits {
         frame_bytes: 4096,
         slab_bytes: 4 * 4096,
@@ -565,7 +566,7 @@ impl Rig {
         self.compare();
     }
 
-    fn submit(&mut self, frames: u8) {
+    pub(super) fn submit(&mut self, frames: u8) {
         for _ in 0..frames {
             let Some(bytes) = self.engine.next_frame_bytes() else { return };
             if !self.journal.can_submit(bytes) {
@@ -592,7 +593,7 @@ impl Rig {
         self.compare();
     }
 
-    fn pass(&mut self, event: JournalEvent) {
+    pub(super) fn pass(&mut self, event: JournalEvent) {
         match event {
             JournalEvent::Durable { through } => {
                 self.engine.durable(self.now, through, &mut self.effects);
@@ -629,7 +630,7 @@ impl Rig {
     }
 
     /// Compares what the engine said with what it had to say.
-    fn compare(&mut self) {
+    pub(super) fn compare(&mut self) {
         for effect in std::mem::take(&mut self.effects) {
             match effect {
                 Effect::Fetch { .. } => self.fetches.push(effect),
@@ -699,132 +700,6 @@ impl Rig {
             assert_eq!(end, content.len(), "the end was told elsewhere");
         }
     }
-
-    fn crash(&mut self, survivors: u8) {
-        self.journal.crash(u64::from(survivors));
-        self.effects.clear();
-        self.fetches.clear();
-        self.expected.clear();
-        self.sessions.clear();
-        self.transients.clear();
-        self.engine = Engine::new(ShardId(1), &[CONTAINER], limits());
-        self.recover();
-        let found = self.dump();
-        let answered = self.answered;
-        let index =
-            self.moments.iter().rposition(|(_, state)| visible(state) == found).unwrap_or_else(
-                || {
-                    let last = self.moments.last().map(|(_, state)| visible(state));
-                    panic!("no moment was like this: {found:#?}, the last was {last:#?}")
-                },
-            );
-        // A request that was answered is part of what was found: the moment is that of its request
-        // or a later one, or nothing changed in between.
-        let behind = self.moments.iter().rposition(|(request, _)| *request <= answered);
-        let is_late_enough = behind
-            .is_none_or(|behind| index >= behind || visible(&self.moments[behind].1) == found);
-        assert!(is_late_enough, "an answered change is gone: moment {index}, {behind:?}");
-        self.state = self.moments[index].1.clone();
-        self.state.segments.retain(|_, segment| !segment.is_transient);
-        for segment in self.state.segments.values() {
-            let seen = self.seen.get(&segment.incarnation).copied().unwrap_or(0);
-            assert!(segment.length() >= seen, "bytes that were read are gone");
-            self.contents.insert(segment.incarnation, segment.content.clone());
-        }
-        self.moments = vec![(self.next_request, self.state.clone())];
-        self.answered = self.next_request;
-    }
-
-    fn recover(&mut self) {
-        let (engine, journal) = (&mut self.engine, &mut self.journal);
-        let opened = journal.recover(&mut |found| engine.recovered(found)).expect("memory");
-        if let Some(from) = engine.replay_start() {
-            journal.replay(from, &mut |found| engine.replayed(found)).expect("memory");
-        }
-        engine.open(opened, self.now, &mut self.effects);
-        self.compare();
-    }
-
-    /// The engine's state, as requests tell it.
-    fn dump(&mut self) -> State {
-        let mut found = State::default();
-        for number in 0..6 {
-            let name = format!("segment-{number}");
-            let info = self.answer(Request::Info { segment: name.as_str().into() });
-            let Ok(Reply::Info { is_sealed, length, start_offset, .. }) = info else { continue };
-            let mut segment = Segment::new(0, false);
-            segment.is_sealed = is_sealed;
-            segment.start = start_offset.0;
-            segment.content = vec![0; start_offset.0 as usize];
-            while segment.length() < length.0 {
-                let request = Request::Read {
-                    segment: name.as_str().into(),
-                    offset: Offset(segment.length()),
-                    length: 3000,
-                };
-                let Ok(Reply::Read { data, .. }) = self.answer(request) else {
-                    panic!("{name} cannot be read at {}", segment.length())
-                };
-                segment.content.extend(data.concat());
-            }
-            for id in (0..5).map(attribute_id).chain((0..3).map(|id| writer_id(id).0)) {
-                let request = Request::Attribute {
-                    segment: name.as_str().into(),
-                    attribute: AttributeId(id),
-                };
-                let Ok(Reply::Attribute { value }) = self.answer(request) else {
-                    panic!("{name} has no attributes")
-                };
-                segment.set(id, value);
-            }
-            found.segments.insert(name, segment);
-        }
-        let keys = (0..6).map(|key| Bytes::copy_from_slice(&[key])).collect();
-        let request = Request::TableGet { segment: "table".into(), keys };
-        if let Ok(Reply::TableRead { entries, .. }) = self.answer(request) {
-            for entry in entries.iter().filter(|entry| entry.version >= 0) {
-                found.keys.insert(entry.key[0], entry.value[0]);
-            }
-        }
-        found
-    }
-
-    /// Asks and works until the answer comes.
-    fn answer(&mut self, request: Request) -> Result<Reply, Refusal> {
-        let connection = ConnectionId(77);
-        let token = Token { shard: ShardId(1), connection, request: 0 };
-        self.engine.request(self.now, CONTAINER, token, request, &mut self.effects);
-        for _ in 0..100 {
-            for effect in std::mem::take(&mut self.effects) {
-                match effect {
-                    Effect::Reply { reply, .. } => return reply,
-                    Effect::Fetch { address } => self.journal.fetch(address),
-                    other => panic!("{other:?}"),
-                }
-            }
-            self.submit(4);
-            self.journal.make_durable(100);
-            let mut events = Vec::new();
-            self.journal.poll(self.now.monotonic, &mut events);
-            for event in events {
-                self.pass(event);
-            }
-        }
-        panic!("never answered")
-    }
-}
-
-/// What requests can tell of a state after a restart: transient segments are gone, and bytes before the
-/// start.
-fn visible(state: &State) -> State {
-    let mut state = state.clone();
-    state.segments.retain(|_, segment| !segment.is_transient);
-    for segment in state.segments.values_mut() {
-        segment.incarnation = 0;
-        let start = segment.start as usize;
-        segment.content[..start].fill(0);
-    }
-    state
 }
 
 fn create(name: &str, kind: SegmentKind) -> Request {
@@ -853,7 +728,7 @@ fn sealed(name: &str) -> Expected {
     refused(Refusal::SegmentSealed { segment: name.into(), offset: -1 })
 }
 
-fn writer_id(writer: u8) -> WriterId {
+pub(super) fn writer_id(writer: u8) -> WriterId {
     WriterId((5 << 64) | u128::from(writer))
 }
 
@@ -862,7 +737,7 @@ fn writer_connection(writer: u8) -> u64 {
 }
 
 /// Four that clients use, and the event count.
-fn attribute_id(id: u8) -> u128 {
+pub(super) fn attribute_id(id: u8) -> u128 {
     if id == 4 { EVENT_COUNT } else { (6 << 64) | u128::from(id) }
 }
 

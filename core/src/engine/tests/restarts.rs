@@ -80,7 +80,8 @@ fn damage_stops_only_the_container_it_hit() {
     assert!(reply(&rig.turn()).is_ok());
 }
 
-/// Shows that damage before a complete checkpoint is harmless to a container that needs nothing of it.
+/// Shows that damage before a complete checkpoint is harmless to a container that needs nothing of
+/// it.
 #[test]
 fn checkpoint_covers_earlier_damage() {
     let mut rig = Rig::new(Limits { checkpoint_interval_bytes: 1 << 30, ..tiny() });
