@@ -461,7 +461,7 @@ impl<S: SegmentStore> Controller<S> {
             Err(ClientError::Refused(
                 refusal @ (Refusal::SegmentSealed { .. } | Refusal::NoSuchSegment { .. }),
             )) => {
-                tracing::error!(stream = %path, %refusal, "committed transactions cannot be merged");
+                tracing::error!(stream = %path, %refusal, "a commit cannot be merged");
                 self.drop_segments(stream, ids).await?;
                 self.complete(stream, ids, false).await
             }

@@ -3,7 +3,7 @@
 //! Owns the cache of stream records and each stream's locks. This process is the only writer of the
 //! tables, so a cached record is the truth; it is read from its table when first asked for, and
 //! forgotten when a write ends in doubt. Every change of a stream holds its gate for writing, so
-//! that changes follow each other; making a transaction holds it for reading; looking holds nothing.
+//! that changes follow each other; making a transaction holds it for reading; looking does not.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, RwLock};

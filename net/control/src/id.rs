@@ -121,9 +121,12 @@ mod tests {
             }
         }
 
-        /// Shows that ids made here have no negative half, keep their epoch, and survive both forms.
+        /// Shows that ids made here have no negative half, keep their epoch, survive both forms.
         #[test]
-        fn transaction_ids_have_positive_halves(epoch in 0..=HIGHEST, counter in 0..=i64::MAX as u64) {
+        fn transaction_ids_have_positive_halves(
+            epoch in 0..=HIGHEST,
+            counter in 0..=i64::MAX as u64,
+        ) {
             let id = TransactionId::new(StreamEpoch(epoch), counter);
             let (high, low) = id.halves();
             prop_assert!(high >= 0);

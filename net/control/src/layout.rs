@@ -3,11 +3,11 @@
 //! | table | key | record |
 //! |---|---|---|
 //! | `_system/_tables/scopes` | scope | `StoredScope` |
-//! | `_system/_tables/counts` | `segments/<scope>/<stream>` | number of the next segment of a deleted stream |
+//! | `_system/_tables/counts` | `segments/<scope>/<stream>` | next number of a deleted stream |
 //! | `_system/_tables/counts` | `transactions` | first transaction id not reserved |
-//! | `_system/_tables/unfinished-<bucket>` | `change/<scope>/<stream>` | a stream with a change under way; no content |
-//! | `_system/_tables/unfinished-<bucket>` | `transaction/<scope>/<stream>/<id>` | `StoredTransaction` |
-//! | `_system/_tables/completed-<bucket>` | `<scope>/<stream>/<id>` | `StoredOutcome` |
+//! | `_system/_tables/unfinished-<n>` | `change/<scope>/<stream>` | has a change under way |
+//! | `_system/_tables/unfinished-<n>` | `transaction/<scope>/<stream>/<id>` | `StoredTransaction` |
+//! | `_system/_tables/completed-<n>` | `<scope>/<stream>/<id>` | `StoredOutcome` |
 //! | `<scope>/_tables/streams` | stream | the stream |
 //!
 //! What a restart must look through is only scopes and `unfinished`. Buckets spread the load of
@@ -143,6 +143,6 @@ mod tests {
             .iter()
             .map(|stream| bucket(&StreamPath::new("scope", stream)))
             .collect();
-        assert_eq!(buckets, [0, 0, 0, 0]);
+        assert_eq!(buckets, [1, 1, 9, 6]);
     }
 }

@@ -9,7 +9,8 @@
 //! |---|---|
 //! | rules, pure | `names`, `id`, `range`, `epoch`, `cut`, `transaction`, `stream` |
 //! | records, pure | `layout`, `record` |
-//! | state | `segments` (the door to the stores), `tables`, `controller` (cache and locks), `live`, `lease`, `reserve` |
+//! | stores | `segments` (the door to them), `tables`, `reserve` |
+//! | memory | `controller` (cache and locks), `live`, `lease` |
 //! | work | `workflow` (changes, recovery), `commit` (transactions), `listing` |
 //! | calls | `service`, `answer`, `serve` |
 //!

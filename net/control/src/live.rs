@@ -1,7 +1,7 @@
 //! Transactions of one stream that are not completed, and the last that were. In memory only.
 //!
 //! Commits are numbered in the order in which they are asked for. The queue gives out a commit only
-//! when no earlier one is still being written down, so that all segments see the same order, now and
+//! when no earlier one is still being written down, so that all segments see the same order, also
 //! after a restart.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};

@@ -80,12 +80,15 @@ impl<S: SegmentStore> Service<S> {
     ) -> Answer<TxnStatus> {
         use txn_status::Status as Outcome;
         let (path, id) = (path_of(info)?, transaction_of(id)?);
+        let is_commit = matches!(end, End::Commit { .. });
         let ended = self
             .detached(|controller| async move { controller.end_transaction(&path, id, end).await });
         let status = match ended.await? {
             EndOutcome::Accepted => Outcome::Success,
-            // One client would ask again and again after a failure.
+            // One client would ask again and again after a failure, so that a commit that comes too
+            // late gets the final answer as well.
             EndOutcome::NoTransaction => Outcome::TransactionNotFound,
+            EndOutcome::Refused if is_commit => Outcome::TransactionNotFound,
             EndOutcome::NoStream => Outcome::StreamNotFound,
             EndOutcome::Refused => Outcome::Failure,
         };

@@ -1,7 +1,7 @@
 //! Changes of streams and scopes, step by step, so that a crash between any two steps is harmless.
 //!
-//! A change of a stream is noted as unfinished, then begun in the stream's record, then carried out,
-//! then finished in the record; then the note is removed. Each step can be repeated. After a crash
+//! A change of a stream is noted as unfinished, then begun in the stream's record, carried out and
+//! finished in the record; then the note is removed. Each step can be repeated. After a crash
 //! the notes tell which streams to look at and the record tells what to do. A scope's record tells
 //! both.
 
@@ -351,7 +351,7 @@ impl<S: SegmentStore> Controller<S> {
         }
     }
 
-    /// Waits for the stores, makes the tables that are missing, and takes up what was under way when
+    /// Waits for the stores, makes the tables that are missing, takes up what was under way when
     /// the process before this one ended.
     pub(crate) async fn open(self: &Arc<Self>) {
         let mut backoff = Backoff::default();

@@ -231,12 +231,12 @@ async fn trouble_at(index: usize, request: u64, trouble: Trouble) -> bool {
 
 /// Tries a kind of trouble at every request of every change.
 async fn trouble_everywhere(trouble: Trouble) {
-    for index in 0..LIFE.len() {
+    for (index, step) in LIFE.iter().enumerate() {
         let mut request = 1;
         while trouble_at(index, request, trouble).await {
             request += 1;
         }
-        assert!(request > 2, "{:?} makes requests", LIFE[index]);
+        assert!(request > 2, "{step:?} makes requests");
     }
 }
 
@@ -304,13 +304,13 @@ async fn recovered_commits_keep_their_order() {
     process.make(Step::Commit(3)).await.expect("no trouble");
     process.store.died().await;
     let mut process = Process::start(&contents);
-    // The dead process could not write these; a living one had.
     process.controller.open().await;
     process.settle().await;
     for counter in [1, 0, 4] {
         process.make(Step::Commit(counter)).await.expect("no trouble");
     }
     process.settle().await;
+    process.store.kill();
     process = Process::start(&contents);
     process.controller.open().await;
     process.settle().await;

@@ -1,7 +1,7 @@
 //! A segment store in memory that can fail or die at any one request.
 //!
 //! What it holds outlives it, as a disk would: a second one over the same contents is the store
-//! after a restart. At its fatal request it either did what was asked or not; afterwards nobody gets
+//! after a restart. At its fatal request it either did what was asked or not; then nobody gets
 //! an answer any more. At a failing request it answers that it is unavailable, having done it or
 //! not, and goes on.
 
@@ -64,6 +64,11 @@ impl Fake {
         *self.trouble.lock().expect("tests do not panic with it") = Some((request, trouble));
     }
 
+    /// Nobody gets an answer any more.
+    pub(crate) fn kill(&self) {
+        *self.is_dead.lock().expect("tests do not panic with it") = true;
+    }
+
     /// Whether the planned trouble has not come yet; it will not come then.
     pub(crate) fn cancel(&self) -> bool {
         self.trouble.lock().expect("tests do not panic with it").take().is_some()
@@ -98,7 +103,7 @@ impl Fake {
                 Err(ClientError::Unavailable("as planned".to_owned()))
             }
             (Some(Trouble::DieBefore | Trouble::DieAfter), _) => {
-                *self.is_dead.lock().expect("tests do not panic with it") = true;
+                self.kill();
                 self.died.notify_one();
                 pending().await
             }
