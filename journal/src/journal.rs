@@ -302,7 +302,6 @@ impl<D: Device> journal::Journal for Journal<D> {
             writer.compose(RecordKind::Frame, operation_bytes, containers, replay_from, &mut bytes);
         let bytes = bytes.freeze();
         self.write_record(header, bytes.clone());
-        self.port.device.flush();
         (header.address, bytes)
     }
 
@@ -325,7 +324,6 @@ impl<D: Device> journal::Journal for Journal<D> {
             Some(file) if address.first_block() + address.blocks() <= file.blocks() => {
                 file.reads += 1;
                 self.read_frame(address, false);
-                self.port.device.flush();
             }
             _ => self.fetches.refused.push((address, fetch::absent(address))),
         }
@@ -376,6 +374,7 @@ impl<D: Device> journal::Journal for Journal<D> {
             }
         }
         self.work(now);
+        // What was queued since the last turn goes too, should the driver of turns not have done it.
         self.port.device.flush();
     }
 

@@ -40,6 +40,9 @@ impl Sequence {
     }
 }
 
+/// Counters above this are no honest header's; below it they cannot overflow.
+const COUNTER_MAX: u64 = 1 << 62;
+
 /// CRC32C of a header, by which the next record refers to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Checksum(pub(crate) u32);
@@ -260,6 +263,11 @@ impl RecordHeader {
             payload_checksum: Checksum(u32_at(bytes, 92)),
             previous_checksum: Checksum(u32_at(bytes, 96)),
         };
+        let counters = [header.epoch.0, header.sequence.0, header.frame.0];
+        let is_ordered = header.durable_upto < header.sequence;
+        if !is_ordered || counters.into_iter().any(|counter| counter > COUNTER_MAX) {
+            return Err(Unreadable::Field);
+        }
         Ok((header, checksum))
     }
 
@@ -303,7 +311,12 @@ impl FileHeader {
             _ => return Err(Unreadable::Field),
         };
         let file = FileId(u32_at(bytes, 8));
-        if file > FileId::MAX || start.is_some_and(|start| start.first.0 == 0) {
+        let is_possible = |start: FileStart| {
+            start.durable_upto < start.first
+                && start.first.0.max(start.first_frame.0) <= COUNTER_MAX
+        };
+        let is_epoch_possible = u64_at(bytes, 24) <= COUNTER_MAX;
+        if file > FileId::MAX || !start.is_none_or(is_possible) || !is_epoch_possible {
             return Err(Unreadable::Field);
         }
         Ok(Self {

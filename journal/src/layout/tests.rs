@@ -149,6 +149,8 @@ fn impossible_fields_are_refused() {
     assert_eq!(patched(80, u32::MAX), Unreadable::Field);
     assert_eq!(patched(88, u32::MAX), Unreadable::Field);
     assert_eq!(patched(8, u32::MAX), Unreadable::Field);
+    assert_eq!(patched(36, u32::MAX), Unreadable::Field);
+    assert_eq!(patched(48, 1000), Unreadable::Field);
     assert_eq!(patched(4, 2), Unreadable::Format(2));
     assert_eq!(patched(4, 0x00FF_0001), Unreadable::Field);
     assert_eq!(patched(0, 0), Unreadable::NotAHeader);

@@ -21,6 +21,14 @@ const CALM: Weather = Weather {
     crashes_in_recovery: false,
 };
 
+/// What runs met: shows that they were not idle.
+#[derive(Default)]
+struct Met {
+    failures: u64,
+    recycled: u64,
+    cut_bytes: u64,
+}
+
 /// Seeds per test: the default, or what the environment asks for.
 fn seeds(default: u64) -> std::ops::Range<u64> {
     let first = number_from("THALWEG_JOURNAL_SEED").unwrap_or(0);
@@ -104,7 +112,8 @@ fn crash(world: &mut World, weather: Weather) {
 }
 
 /// Random actions and crashes; every check is in `World`.
-fn run(seed: u64, weather: Weather, canary: Option<Canary>, config: Config) {
+fn run(seed: u64, weather: Weather, canary: Option<Canary>, config: Config) -> Met {
+    let mut met = Met::default();
     let mut world = World::new(seed, config);
     world.config.canary = canary;
     world.restart();
@@ -119,23 +128,36 @@ fn run(seed: u64, weather: Weather, canary: Option<Canary>, config: Config) {
             act(&mut world);
         }
         let is_failed = !world.failures.is_empty();
+        met.failures += u64::from(is_failed);
+        met.recycled += world.journal.counters().files_recycled;
         if !is_failed || world.random.one_in(3) {
             crash(&mut world, weather);
         }
         reopen(&mut world, weather);
         assert!(world.damaged.is_empty(), "a crash is no damage: {:?}", world.damaged);
+        met.cut_bytes += world.journal.counters().tail_cut_bytes;
         let disk: u64 = world.disk.files().iter().map(|(_, bytes)| bytes).sum();
         let most = world.config.journal_bytes_max + world.config.file_bytes;
         assert!(disk <= most, "{disk} bytes of files: {:?}", world.disk.files());
     }
+    met
 }
 
 fn run_all(default: u64, weather: Weather) {
+    let mut met = Met::default();
     for seed in seeds(default) {
         let outcome = catch_unwind(AssertUnwindSafe(|| run(seed, weather, None, tiny())));
-        if outcome.is_err() {
+        let Ok(run) = outcome else {
             panic!("seed {seed}: set THALWEG_JOURNAL_SEED={seed} THALWEG_JOURNAL_SEEDS=1");
-        }
+        };
+        met.failures += run.failures;
+        met.recycled += run.recycled;
+        met.cut_bytes += run.cut_bytes;
+    }
+    if seeds(default).end - seeds(default).start >= default {
+        assert!(met.recycled > default, "files were recycled");
+        assert!(met.cut_bytes > 0, "tails were cut");
+        assert!(weather.write_failures_per_mille == 0 || met.failures > 0, "writes failed");
     }
 }
 
