@@ -101,7 +101,7 @@ pub(crate) fn drive(
             progress(run.acknowledged, run.recorder.end_interval());
             tick = tick + Duration::from_secs(1);
         }
-        let is_open = now.0 < Moment::after(window.until).0;
+        let is_open = now < Moment::after(window.until);
         for connection in 0..rig.connections.len() {
             if is_open {
                 run.top_up(rig, connection, now, &mut source);
@@ -187,13 +187,16 @@ impl Run {
         rig.acknowledgements(connection, |writer, number| {
             let at = *at.get_or_insert_with(&now);
             self.last_heard = at;
-            let is_counted = at >= Moment::after(self.window.settle)
-                && at.0 <= Moment::after(self.window.until).0;
+            // What is acknowledged late counts for the latency, or a pause at the end would hide.
+            let has_settled = at >= Moment::after(self.window.settle);
+            let is_counted = has_settled && at <= Moment::after(self.window.until);
             let state = self.writers.get_mut(writer).context("an unknown writer")?;
             let before = state.acknowledged;
             while let Some(block) = state.in_flight.front().filter(|block| block.last <= number) {
-                if is_counted {
+                if has_settled {
                     self.recorder.record(at.nanos_since(block.sent_at));
+                }
+                if is_counted {
                     self.counted.0 += block.events;
                     self.counted.1 += block.bytes;
                 }
