@@ -9,7 +9,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+mod bench;
 mod check;
+mod inspect;
 mod serve;
 
 /// A stream store: Pravega's protocols on a direct-I/O engine.
@@ -26,6 +28,10 @@ enum Verb {
     Serve(serve::Arguments),
     /// Say whether this host is ready, what its disk can do, and what to change.
     Check(check::Arguments),
+    /// Measure: starts a server of its own on a fresh data directory and loads it.
+    Bench(bench::Arguments),
+    /// Look into a data directory, offline and read-only.
+    Inspect(inspect::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -35,6 +41,8 @@ fn main() -> ExitCode {
     let result = match arguments.verb {
         Verb::Serve(arguments) => serve::run(arguments),
         Verb::Check(arguments) => check::run(arguments),
+        Verb::Bench(arguments) => bench::run(arguments),
+        Verb::Inspect(arguments) => inspect::run(arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -92,10 +92,19 @@ pub struct Server {
     directory: DataDirectory,
 }
 
-/// Where segments are, for the controller: a pure function of the name.
-struct Addresses {
+/// Where segments are: a pure function of the name.
+#[derive(Clone, Debug)]
+pub struct Addresses {
     placement: Placement,
     config: Config,
+}
+
+impl Addresses {
+    /// Of a server with this configuration, whose data directory was made for `shards` shards.
+    pub fn new(config: &Config, shards: u16) -> Self {
+        let placement = Placement::new(shards * CONTAINERS_PER_SHARD, shards);
+        Self { placement, config: config.clone() }
+    }
 }
 
 impl Locate for Addresses {
@@ -197,16 +206,6 @@ impl Server {
             self.config.controller_port,
             self.directory.path().display()
         )
-    }
-
-    /// Where a segment is served.
-    pub fn locate(&self, segment: &str) -> (String, u16) {
-        Addresses { placement: self.placement, config: self.config.clone() }.locate(segment)
-    }
-
-    /// The data directory.
-    pub fn data(&self) -> PathBuf {
-        self.directory.path().to_owned()
     }
 
     /// Whether a thread has ended by itself, which none should.

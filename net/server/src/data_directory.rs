@@ -158,7 +158,7 @@ impl DataDirectory {
 
     /// The directory of a shard's journal.
     pub fn journal(&self, shard: u16) -> PathBuf {
-        self.path.join(journal_name(shard))
+        journal(&self.path, shard)
     }
 
     /// The directory itself.
@@ -172,13 +172,17 @@ fn journal_name(shard: u16) -> String {
     format!("journal-{shard}")
 }
 
-/// Journal directories of a data directory, in shard order, without locking or changing anything.
+/// What the marker of a data directory says, without locking or changing anything.
 ///
 /// # Errors
-/// When the marker cannot be read.
-pub fn journals(path: &Path) -> Result<Vec<PathBuf>, Error> {
-    let marker = read_marker(path, &path.join(MARKER))?;
-    Ok((0..marker.shards).map(|shard| path.join(journal_name(shard))).collect())
+/// When there is none, it cannot be read, or is of another version.
+pub fn marker(path: &Path) -> Result<Marker, Error> {
+    read_marker(path, &path.join(MARKER))
+}
+
+/// Directory of a shard's journal in the data directory `path`.
+pub fn journal(path: &Path, shard: u16) -> PathBuf {
+    path.join(journal_name(shard))
 }
 
 fn io_error(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Error {

@@ -7,4 +7,5 @@ pub mod data_directory;
 mod shard_thread;
 mod space;
 
-pub use daemon::{Error, Server, serve};
+pub use daemon::{Addresses, Error, Server, serve};
+pub use thalweg_control::Locate;

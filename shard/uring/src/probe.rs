@@ -47,7 +47,7 @@ pub enum ProbeError {
     },
     /// The kernel is too old.
     #[error(
-        "the kernel's io_uring lacks {missing}; use Linux 6.0 or newer, or `io = \"portable\"`"
+        "the kernel's io_uring lacks {missing}; use Linux 6.0 or newer, or `--device portable`"
     )]
     Operation {
         /// The first operation that is missing.
@@ -56,7 +56,7 @@ pub enum ProbeError {
     /// Too little memory may be locked for the rings.
     #[error(
         "only {found} bytes of memory may be locked and {needed} are needed; raise the limit \
-         (`ulimit -l`, `LimitMEMLOCK=` in the unit), or use `io = \"portable\"`"
+         (`ulimit -l`, `LimitMEMLOCK=` in the unit), or use `--device portable`"
     )]
     LockedMemory {
         /// The limit.
@@ -86,7 +86,7 @@ pub enum ProbeError {
     /// Files there cannot be opened for direct I/O.
     #[error(
         "{directory} is on a file system without direct I/O: {cause}; put the data directory on \
-         ext4 or XFS, or use `io = \"portable\"`"
+         ext4 or XFS, or use `--device portable`"
     )]
     DirectIo {
         /// Which directory.
@@ -129,13 +129,13 @@ fn check_ring() -> Result<(), ProbeError> {
         let remedy = match cause.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => {
                 "allow it (`sysctl kernel.io_uring_disabled=0`, and the io_uring calls in the \
-                 container's seccomp profile), or use `io = \"portable\"`"
+                 container's seccomp profile), or use `--device portable`"
             }
-            Some(libc::ENOSYS) => "the kernel is built without it: use `io = \"portable\"`",
-            Some(libc::EINVAL) => "use Linux 6.0 or newer, or `io = \"portable\"`",
+            Some(libc::ENOSYS) => "the kernel is built without it: use `--device portable`",
+            Some(libc::EINVAL) => "use Linux 6.0 or newer, or `--device portable`",
             Some(libc::ENOMEM) => "raise the limit of locked memory (`ulimit -l`)",
             Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files (`ulimit -n`)",
-            _ => "use `io = \"portable\"`",
+            _ => "use `--device portable`",
         };
         ProbeError::Ring { cause, remedy }
     })?;
