@@ -101,7 +101,11 @@ pub(crate) fn open_file<D: Device>(
     outcome.map_err(|error| fault_of("open", name, &error))
 }
 
-/// Reads one block, twice if need be; `None` when it cannot be read.
+/// Times a block is asked for before it counts as unreadable: a transient error must not
+/// quarantine a container.
+const BLOCK_READS: u32 = 4;
+
+/// Reads one block, several times if need be; `None` when it cannot be read.
 pub(crate) fn read_block<D: Device>(
     port: &mut Port<D>,
     handle: FileHandle,
@@ -112,7 +116,7 @@ pub(crate) fn read_block<D: Device>(
     if offset + BLOCK_BYTES > file_bytes {
         return None;
     }
-    for _ in 0..2 {
+    for _ in 0..BLOCK_READS {
         let token = port.start(Purpose::Recovery, |device, token| {
             device.read(handle, offset, BLOCK, token);
         });

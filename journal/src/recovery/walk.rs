@@ -460,6 +460,7 @@ impl<'a, D: Device> Walk<'a, D> {
             tracing::warn!(what, place = self.place(), "a record without operations is damaged");
             return;
         }
+        let what = if self.unreadable.is_some() { "the device does not read it" } else { what };
         let detail = format!("acknowledged frame is damaged: {what} in {}", self.place());
         visit(Found::Lost { containers, fault: Fault::new(FaultClass::Corrupt, detail) });
     }
