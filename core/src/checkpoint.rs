@@ -14,7 +14,7 @@ use crate::container::{Container, ContainerState, Shared};
 use crate::index::{Extent, Origin};
 use crate::limits::Limits;
 use crate::operation::{CheckpointPart, Operation, put_attributes, put_kind, put_name};
-use crate::position::{FrameNumber, JournalAddress, SequenceNumber};
+use crate::position::{FileId, FrameNumber, JournalAddress, SequenceNumber};
 use crate::request::SegmentKind;
 use crate::segment::Segment;
 
@@ -42,6 +42,8 @@ pub(crate) struct CheckpointState {
     begun_at: u64,
     /// Size of the last snapshot.
     last_bytes: u64,
+    /// The next snapshot is due at once.
+    is_hastened: bool,
     running: Option<Running>,
 }
 
@@ -62,7 +64,7 @@ struct Running {
 impl CheckpointState {
     /// What recovery found.
     pub(crate) fn recovered(replay_from: ReplayFrom, begun_at: u64, last_bytes: u64) -> Self {
-        Self { replay_from, begun_at, last_bytes, running: None }
+        Self { replay_from, begun_at, last_bytes, is_hastened: false, running: None }
     }
 
     /// An operation was recorded in `frame`.
@@ -98,6 +100,11 @@ impl CheckpointState {
         }
     }
 
+    /// Makes a snapshot due if it would let go of a file older than `newest`.
+    pub(crate) fn hasten(&mut self, newest: FileId) {
+        self.is_hastened = self.replay_position().is_some_and(|position| position.file() < newest);
+    }
+
     /// The oldest frame needed, if it has an address.
     pub(crate) fn replay_position(&self) -> Option<JournalAddress> {
         match self.replay_from {
@@ -111,6 +118,9 @@ impl CheckpointState {
     fn is_due(&self, limits: &Limits, journal_bytes: u64, is_settled: bool) -> bool {
         if self.running.is_some() || self.replay_from == ReplayFrom::Nothing {
             return false;
+        }
+        if self.is_hastened {
+            return is_settled;
         }
         // Four times the snapshot: checkpoints take at most a fifth of the journal.
         let interval = limits.checkpoint_interval_bytes.max(4 * self.last_bytes);
@@ -131,6 +141,7 @@ impl Container {
         let rest = self.encode_snapshot();
         let part_bytes = shared.limits.checkpoint_part_bytes;
         let part_count = rest.len().div_ceil(part_bytes);
+        self.checkpoint.is_hastened = false;
         self.checkpoint.begun_at = shared.journal_bytes;
         self.checkpoint.last_bytes = rest.len() as u64;
         self.checkpoint.running = Some(Running {

@@ -31,6 +31,7 @@ pub struct Engine {
     shard: ShardId,
     containers: Vec<Container>,
     shared: Shared,
+    newest_file: FileId,
     /// Until [`open`](Self::open).
     recovery: Option<Recovery>,
 }
@@ -61,7 +62,7 @@ impl Engine {
         let containers: Vec<Container> =
             named.map(|(number, id)| Container::new(*id, number)).collect();
         let recovery = Some(Recovery::new(containers.len()));
-        Self { shard, containers, shared, recovery }
+        Self { shard, containers, shared, newest_file: FileId::default(), recovery }
     }
 
     /// First pass of recovery: what [`Journal::recover`](crate::env::journal::Journal::recover)
@@ -232,9 +233,14 @@ impl Engine {
         self.shared.log.submitted(number);
         self.shared.journal_bytes += bytes.len() as u64;
         self.shared.tail.push(address, bytes);
+        self.newest_file = address.file();
         for container in &mut self.containers {
             container.submitted(number, address, &mut self.shared.files);
         }
+        self.continue_checkpoints();
+    }
+
+    fn continue_checkpoints(&mut self) {
         // One snapshot at a time: encoding it takes time in which nobody is served.
         for container in &mut self.containers {
             if container.begin_checkpoint(&mut self.shared) {
@@ -244,6 +250,28 @@ impl Engine {
         for container in &mut self.containers {
             container.write_checkpoint_part(&mut self.shared);
         }
+    }
+
+    /// The journal is short of room: takes a snapshot of each container, one a call, that holds the
+    /// replay position in an older file than the newest frame's, however little was written since
+    /// its last. To be called again when nothing is in flight, for as long as room is short. May lead
+    /// to a frame to be submitted.
+    pub fn hasten_checkpoints(&mut self) {
+        for container in &mut self.containers {
+            container.checkpoint.hasten(self.newest_file);
+        }
+        self.continue_checkpoints();
+    }
+
+    /// Makes sure that there is a frame to submit, if need be an empty one, so that the present
+    /// replay position is recorded.
+    pub fn want_frame(&mut self) {
+        self.shared.log.want_frame();
+    }
+
+    /// File of the newest frame submitted; file 0 before the first.
+    pub fn newest_file(&self) -> FileId {
+        self.newest_file
     }
 
     /// All frames up to `through` are durable: releases what waited for them.

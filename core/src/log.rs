@@ -47,6 +47,14 @@ struct OpenFrame {
     /// Most bytes it may hold; within the capacity of `memory`.
     bytes_max: usize,
     containers: ContainerMask,
+    /// To be handed out even without an operation.
+    is_wanted: bool,
+}
+
+impl OpenFrame {
+    fn is_due(&self) -> bool {
+        self.is_wanted || self.memory.len() > FRAME_HEADER_BYTES
+    }
 }
 
 #[derive(Debug)]
@@ -125,8 +133,15 @@ impl FrameLog {
         if let Some(frame) = self.sealed.front() {
             return Some(frame.bytes.len() as u64);
         }
-        let open = self.open.as_ref().filter(|open| open.memory.len() > FRAME_HEADER_BYTES)?;
+        let open = self.open.as_ref().filter(|open| open.is_due())?;
         Some(open.memory.len().next_multiple_of(BLOCK) as u64)
+    }
+
+    /// Makes sure that there is a frame to hand out, if need be one without an operation: its header
+    /// records the replay position.
+    pub(crate) fn want_frame(&mut self) {
+        self.frame_for(0);
+        self.open.as_mut().expect("it was opened if it was not").is_wanted = true;
     }
 
     /// Hands out the oldest frame not handed out.
@@ -198,12 +213,13 @@ impl FrameLog {
         };
         assert!(bytes_max <= memory.capacity(), "a frame stays in its memory");
         memory.resize(FRAME_HEADER_BYTES, 0);
-        self.open = Some(OpenFrame { memory, bytes_max, containers: ContainerMask::default() });
+        let containers = ContainerMask::default();
+        self.open = Some(OpenFrame { memory, bytes_max, containers, is_wanted: false });
     }
 
     fn seal_open(&mut self) {
         let Some(mut open) = self.open.take() else { return };
-        if open.memory.len() == FRAME_HEADER_BYTES {
+        if !open.is_due() {
             // Opened for an operation that turned out larger than what is left of it.
             open.memory.clear();
             self.slabs.give_back(open.memory);
@@ -252,6 +268,24 @@ mod tests {
         }
         log.durable(FrameNumber(8));
         assert_eq!(log.accepted_bytes(), 0);
+    }
+
+    /// Shows that a frame without an operation is handed out when it is wanted, and only then.
+    #[test]
+    fn an_empty_frame_is_handed_out_only_when_wanted() {
+        let mut log = FrameLog::new(4096, 4096);
+        log.start(FrameNumber(1));
+        log.frame_for(0);
+        assert_eq!(log.next_frame_bytes(), None);
+        assert!(log.seal_frame().is_none());
+        log.want_frame();
+        assert_eq!(log.next_frame_bytes(), Some(4096));
+        let frame = log.seal_frame().expect("it is wanted");
+        assert_eq!(
+            (frame.number, frame.operation_bytes, frame.bytes.len()),
+            (FrameNumber(1), 0, 4096)
+        );
+        assert_eq!(write(&mut log, 10).frame, FrameNumber(2));
     }
 
     /// Shows that used memory does not shine through: header and padding are zero.

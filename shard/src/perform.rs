@@ -7,6 +7,7 @@ use thalweg_core::env::journal::Journal;
 use thalweg_core::env::mailbox::Mail;
 use thalweg_core::env::network::Network;
 use thalweg_core::id::Token;
+use thalweg_core::position::JournalAddress;
 use thalweg_core::request::{CloseReason, Effect, Refusal, Reply};
 use thalweg_core::time::Now;
 use thalweg_net::{AfterReply, CloseCause};
@@ -30,6 +31,7 @@ impl<E: Env> Shard<E> {
 
     /// Submits frames while the journal takes them: the group commit.
     pub(crate) fn seal(&mut self, now: Now) {
+        self.make_room();
         while let Some(bytes) = self.engine.next_frame_bytes() {
             if !self.env.journal().can_submit(bytes) {
                 return;
@@ -42,6 +44,21 @@ impl<E: Env> Shard<E> {
             self.counters.frame_bytes += bytes.len() as u64;
             self.trim.submitted(number, address, replay_from);
             self.engine.submitted(number, address, bytes);
+        }
+    }
+
+    /// While the journal is short of room, nothing grows it, and no checkpoint would come by itself to
+    /// let old files go.
+    fn make_room(&mut self) {
+        if !self.is_room_short || self.env.journal().frames_in_flight() > 0 {
+            return;
+        }
+        self.engine.hasten_checkpoints();
+        let newest = self.engine.newest_file();
+        let needed = self.engine.replay_position().map_or(newest, JournalAddress::file);
+        let recorded = self.trim.recorded().map_or(needed, JournalAddress::file);
+        if recorded < needed && self.engine.next_frame_bytes().is_none() {
+            self.engine.want_frame();
         }
     }
 

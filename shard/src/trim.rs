@@ -52,6 +52,11 @@ impl Trim {
         }
     }
 
+    /// The replay position that the newest durable frame records.
+    pub(crate) fn recorded(&self) -> Option<JournalAddress> {
+        self.replay
+    }
+
     pub(crate) fn next_deadline(&self, interval: Duration) -> Option<Instant> {
         let last = self.last.filter(|_| self.is_asked && self.replay.is_some())?;
         Some(last.after(interval))

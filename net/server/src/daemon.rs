@@ -32,6 +32,9 @@ use crate::space;
 /// Connections of one shard at a time.
 const CONNECTIONS_MAX: usize = 10_000;
 
+/// Journal files prepared ahead: at full bandwidth one is filled while the next is being written.
+const JOURNAL_FILES_AHEAD: usize = 2;
+
 /// How long calls under way may take when the control plane is stopped.
 const CONTROL_STOP_TIME: Duration = Duration::from_secs(2);
 
@@ -339,6 +342,7 @@ fn journal_config(
         containers: containers.filter(|it| placement.shard(*it) == shard).collect(),
         file_bytes: config.journal_file.0,
         journal_bytes_max: (journal_bytes / u64::from(placement.shards())).max(least),
+        files_ahead: JOURNAL_FILES_AHEAD,
         ..thalweg_journal::Config::default()
     }
 }
@@ -351,8 +355,9 @@ fn shard_config(config: &Config, placement: Placement, shard: ShardId) -> thalwe
         limits: Limits {
             tail_cache_bytes: share / 4 * 3,
             history_cache_bytes: share / 4,
-            // A reserve of less than a file would end in the middle of one.
-            journal_reserve_bytes: file.min(Limits::default().journal_reserve_bytes),
+            // Room is the rest of one file and the next: a reserve near a file's size would stall at
+            // every roll.
+            journal_reserve_bytes: (file / 4).min(Limits::default().journal_reserve_bytes),
             checkpoint_interval_bytes: file.min(Limits::default().checkpoint_interval_bytes),
             ..Limits::default()
         },
