@@ -72,6 +72,8 @@ pub(crate) struct Disk {
     /// By time of completion and order of queueing.
     in_flight: BTreeMap<(u64, u64), (OperationToken, Operation)>,
     completed: Vec<DeviceEvent>,
+    /// What the dead process waits for in vain, until it notices that it is dead.
+    orphans: Vec<OperationToken>,
     handles: BTreeMap<FileHandle, Inode>,
     queued: u64,
     next_handle: u32,
@@ -230,7 +232,9 @@ impl Disk {
     fn end_process(&mut self) {
         self.process += 1;
         let style = self.rng.below(4);
-        for (_, operation) in std::mem::take(&mut self.in_flight).into_values() {
+        self.orphans.extend(self.completed.drain(..).map(|event| event.token));
+        for (token, operation) in std::mem::take(&mut self.in_flight).into_values() {
+            self.orphans.push(token);
             let rng = &mut self.rng;
             match operation {
                 Operation::Write { inode, offset, bytes }
@@ -254,7 +258,6 @@ impl Disk {
                 _ => {}
             }
         }
-        self.completed.clear();
         self.handles.clear();
         self.fuse = None;
         self.image.collect_unnamed(&|_| false);
@@ -296,6 +299,7 @@ impl DiskControl {
             trace,
             in_flight: BTreeMap::new(),
             completed: Vec::new(),
+            orphans: Vec::new(),
             handles: BTreeMap::new(),
             queued: 0,
             next_handle: 0,
@@ -327,6 +331,7 @@ impl DiskControl {
         if !std::mem::take(&mut disk.has_tripped) {
             disk.end_process();
         }
+        disk.orphans.clear();
         if let Some(survival) = survival {
             let disk = &mut *disk;
             disk.image.power_cut(survival, &mut disk.rng);
@@ -431,13 +436,15 @@ impl Device for DiskHandle {
     fn flush(&mut self) {}
 
     fn poll(&mut self, events: &mut Vec<DeviceEvent>) {
-        for token in self.refused.drain(..) {
-            events.push(DeviceEvent { token, outcome: Err(device_failed()) });
-        }
         let mut disk = self.disk.borrow_mut();
         if disk.process == self.process {
             disk.advance();
             events.append(&mut disk.completed);
+        } else {
+            self.refused.append(&mut disk.orphans);
+        }
+        for token in self.refused.drain(..) {
+            events.push(DeviceEvent { token, outcome: Err(device_failed()) });
         }
     }
 
