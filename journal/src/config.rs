@@ -29,8 +29,12 @@ pub struct Config {
     pub journal_bytes_max: u64,
     /// Frames in flight at most, 1 to 64. Default 4: more frames only grow the batches behind.
     pub frames_in_flight_max: usize,
-    /// Files prepared ahead of need and kept of those recycled, 1 to 4096. Default 1.
+    /// Files prepared ahead of need, 1 to 4096. Default 1.
     pub files_ahead: usize,
+    /// Recycled files kept beyond those ahead, at most 4096. Default 8, 2 GiB: truncation frees
+    /// files in bursts, and at full bandwidth writing a new one takes from the journal as much of
+    /// the disk as filling it.
+    pub files_kept: usize,
     /// Silence after which the last durable group is recorded as durable. Default 10 ms, which also
     /// bounds what damage in that group can cost.
     pub beacon_after: Duration,
@@ -71,6 +75,7 @@ impl Default for Config {
             journal_bytes_max: 64 << 30,
             frames_in_flight_max: 4,
             files_ahead: 1,
+            files_kept: 8,
             beacon_after: Duration::from_millis(10),
             prepare_write_bytes: 256 << 10,
             recovery_read_bytes: 1 << 20,
@@ -113,6 +118,7 @@ impl Config {
             ),
             ((1..=64).contains(&self.frames_in_flight_max), "frames_in_flight_max", "1 to 64"),
             ((1..=4096).contains(&self.files_ahead), "files_ahead", "1 to 4096"),
+            (self.files_kept <= 4096, "files_kept", "at most 4096"),
             (!self.beacon_after.is_zero(), "beacon_after", "more than nothing"),
             (whole_blocks(self.prepare_write_bytes), "prepare_write_bytes", "whole blocks"),
             (whole_blocks(self.recovery_read_bytes), "recovery_read_bytes", "whole blocks"),

@@ -32,8 +32,6 @@ use job::{Job, Progress};
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Files that are named ahead: one to roll into, one while the next is being named.
 const READY_FILES: usize = 2;
-/// Recycled files kept beyond what is wanted ahead.
-pub(crate) const SPARES_BEYOND: usize = 1;
 
 /// A file with frames in it.
 #[derive(Debug)]
@@ -100,6 +98,7 @@ pub(crate) struct Files {
     file_bytes: u64,
     budget: u64,
     files_ahead: usize,
+    files_kept: usize,
 }
 
 pub(crate) fn journal_name(id: FileId) -> String {
@@ -191,6 +190,7 @@ impl Files {
             file_bytes: config.file_bytes,
             budget: config.journal_bytes_max,
             files_ahead: config.files_ahead,
+            files_kept: config.files_kept,
         }
     }
 
@@ -271,7 +271,7 @@ impl Files {
         if let Some(index) = idle {
             let Retiring { id, file } = self.retiring.remove(index)?;
             let is_good = !file.is_poisoned && file.bytes == self.file_bytes;
-            if is_good && ahead < wanted + SPARES_BEYOND {
+            if is_good && ahead < wanted + self.files_kept {
                 let number = self.take_number();
                 return Some(Job::recycle(id, file.handle, file.bytes, number));
             }

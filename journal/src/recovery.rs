@@ -19,7 +19,7 @@ use thalweg_core::time::Instant;
 use crate::config::blocks_of;
 use crate::fence;
 use crate::files::{
-    LiveFile, ReadyFile, SPARES_BEYOND, Spare, fault_of, fresh_name, header_block, journal_name,
+    LiveFile, ReadyFile, Spare, fault_of, fresh_name, header_block, journal_name,
     spare_name, zero_block,
 };
 use crate::journal::{Journal, State};
@@ -337,7 +337,7 @@ impl<D: Device> Journal<D> {
         for &(number, bytes) in &survey.spares {
             let name = spare_name(number);
             let held = self.files.spares.len() + self.files.ready.len();
-            let is_wanted = held < self.config.files_ahead + SPARES_BEYOND;
+            let is_wanted = held < self.config.files_ahead + self.config.files_kept;
             if bytes != self.config.file_bytes || !is_wanted {
                 self.remove(&name, bytes)?;
                 continue;
