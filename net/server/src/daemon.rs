@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thalweg_control::{ControlConfig, Locate};
 use thalweg_core::id::{ContainerId, ShardId};
@@ -37,6 +37,10 @@ const JOURNAL_FILES_AHEAD: usize = 2;
 
 /// How long calls under way may take when the control plane is stopped.
 const CONTROL_STOP_TIME: Duration = Duration::from_secs(2);
+
+/// How long a data port may be somebody else's before the start is refused, and how often to look.
+const PORT_PATIENCE: Duration = Duration::from_secs(1);
+const PORT_LOOK: Duration = Duration::from_millis(5);
 
 /// How often the starter looks whether a shard has died while recovering.
 const BOOT_LOOK: Duration = Duration::from_millis(50);
@@ -252,18 +256,31 @@ fn bind_shards(config: &Config, shards: u16) -> Result<Vec<Listeners>, Error> {
             let address = SocketAddr::new(config.listen, config.shard_port(shard));
             let port_sharing =
                 if config.single_port { PortSharing::Shared } else { PortSharing::Exclusive };
-            Listeners::bind(&NetworkConfig {
+            let network = NetworkConfig {
                 addresses: vec![address],
                 port_sharing,
                 connections_max: CONNECTIONS_MAX,
-            })
-            .map_err(|source| Error::Listen {
-                address,
-                setting: "--data-port",
-                source,
-            })
+            };
+            let setting = "--data-port";
+            bind_patiently(&network).map_err(|source| Error::Listen { address, setting, source })
         })
         .collect()
+}
+
+/// Sockets that the ring of a killed server held go on listening until the kernel has taken the
+/// ring apart, 10 to 30 ms after the process is gone: a port that is taken may come free at once.
+fn bind_patiently(network: &NetworkConfig) -> io::Result<Listeners> {
+    let begin = Instant::now();
+    loop {
+        match Listeners::bind(network) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && begin.elapsed() < PORT_PATIENCE =>
+            {
+                std::thread::sleep(PORT_LOOK);
+            }
+            result => return result,
+        }
+    }
 }
 
 fn start_shards(
