@@ -338,13 +338,10 @@ impl DiskControl {
         }
     }
 
-    /// When the next operation completes.
-    pub(crate) fn next_completion(&self) -> Option<u64> {
+    /// When the next operation completes that was not complete at `seen`.
+    pub(crate) fn next_completion(&self, seen: u64) -> Option<u64> {
         let disk = self.0.borrow();
-        if !disk.completed.is_empty() {
-            return Some(disk.clock.nanos());
-        }
-        disk.in_flight.first_key_value().map(|((at, _), _)| *at)
+        disk.in_flight.range((seen + 1, 0)..).next().map(|((at, _), _)| *at)
     }
 
     /// Changes rates and sizes.

@@ -12,6 +12,8 @@ use thalweg_core::id::ShardId;
 pub(crate) struct Post {
     queues: Vec<Vec<VecDeque<Mail>>>,
     capacity: usize,
+    /// Which shards were sent something since their last turn.
+    bells: Vec<bool>,
 }
 
 /// A shared handle to the queues.
@@ -28,12 +30,17 @@ impl Post {
     /// Queues between `shards` shards that hold `capacity` messages each.
     pub(crate) fn new(shards: usize, capacity: usize) -> Self {
         let queues = (0..shards).map(|_| (0..shards).map(|_| VecDeque::new()).collect()).collect();
-        Self { queues, capacity }
+        Self { queues, capacity, bells: vec![false; shards] }
     }
 
-    /// Whether mail waits for a shard.
+    /// Whether a shard was sent something since its last turn.
     pub(crate) fn has_mail(&self, shard: usize) -> bool {
-        self.queues[shard].iter().any(|queue| !queue.is_empty())
+        self.bells[shard]
+    }
+
+    /// A shard has its turn; mail that it leaves does not ring again.
+    pub(crate) fn answer_bell(&mut self, shard: usize) {
+        self.bells[shard] = false;
     }
 
     /// Forgets everything: the process ended.
@@ -58,6 +65,7 @@ impl Mailbox for PostHandle {
             return Err(Box::new(mail));
         }
         queue.push_back(mail);
+        post.bells[usize::from(to.0)] = true;
         Ok(())
     }
 

@@ -32,6 +32,8 @@ const FAULTS_MAX: u64 = 30 * SECOND;
 const HEALING_MAX: u64 = 120 * SECOND;
 /// Most turns for the same.
 const HEALING_TURNS_MAX: u64 = 400_000;
+/// Turns in a tenth of a millisecond that only a shard without anything to do can take.
+const SPINNING_TURNS: u64 = 20_000;
 
 /// One process's worth of shards.
 struct Machine {
@@ -41,6 +43,8 @@ struct Machine {
     turn_at: Option<u64>,
     /// When it wants a turn even if nothing happens.
     deadline: Option<u64>,
+    /// When its last turn was. What it did not take then it is not offered again by itself.
+    last_turn: u64,
 }
 
 /// A running world.
@@ -56,6 +60,8 @@ pub(crate) struct World {
     next_crash: Option<u64>,
     next_boot: Option<u64>,
     turns: u64,
+    /// When and at which turn time last went on.
+    spinning: (u64, u64),
 }
 
 impl World {
@@ -78,7 +84,7 @@ impl World {
                     clock.clone(),
                     trace.clone(),
                 );
-                Machine { shard: None, disk, turn_at: None, deadline: None }
+                Machine { shard: None, disk, turn_at: None, deadline: None, last_turn: 0 }
             })
             .collect();
         let post = Rc::new(RefCell::new(Post::new(options.shards, options.mailbox_capacity)));
@@ -106,6 +112,7 @@ impl World {
             next_crash: None,
             next_boot: Some(0),
             turns: 0,
+            spinning: (0, 0),
         };
         world.schedule_crash();
         world
@@ -166,9 +173,10 @@ impl World {
                 // A turn that is due anyway comes before what would make it due.
                 Some(at) => Some(at),
                 None if self.has_input(index) => Some(self.now()),
-                None => {
-                    [machine.deadline, machine.disk.next_completion()].into_iter().flatten().min()
-                }
+                None => [machine.deadline, machine.disk.next_completion(machine.last_turn)]
+                    .into_iter()
+                    .flatten()
+                    .min(),
             },
         );
         let clients = self.clients.iter().filter_map(Client::wake_at);
@@ -227,7 +235,7 @@ impl World {
         let Some(shard) = &mut machine.shard else { return };
         if machine.turn_at.is_none() {
             let is_due = machine.deadline.is_some_and(|at| at <= now)
-                || machine.disk.next_completion().is_some_and(|at| at <= now);
+                || machine.disk.next_completion(machine.last_turn).is_some_and(|at| at <= now);
             if is_due || has_input {
                 // A busy shard comes to it a little later and finds more.
                 let most = self.shared.options.turn_delay_us_max;
@@ -238,8 +246,16 @@ impl World {
             return;
         }
         self.turns += 1;
+        self.post.borrow_mut().answer_bell(index);
         let outcome = shard.turn();
         let after = self.shared.clock.nanos();
+        if after > self.spinning.0 + 100 * MICROSECOND {
+            self.spinning = (after, self.turns);
+        } else if self.turns > self.spinning.1 + SPINNING_TURNS {
+            let fault = format_args!("shard {index} spins: {outcome:?} at {after}");
+            self.shared.trace.violation("L6", fault);
+        }
+        machine.last_turn = after;
         machine.turn_at = outcome.has_work_left.then_some(after);
         machine.deadline = outcome.next_deadline.map(|due| due.0.max(after + 1));
         if !shard.is_serving() && outcome.next_deadline.is_none() {

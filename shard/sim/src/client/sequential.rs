@@ -13,6 +13,7 @@ const PATIENCE: u64 = 20 * SECOND;
 
 /// What a script does next.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "made and taken apart at once")]
 pub(crate) enum Step {
     /// Ask this of the shard that owns the segment.
     Ask(String, Command),
