@@ -39,7 +39,7 @@ pub struct Config {
     /// bounds what damage in that group can cost.
     pub beacon_after: Duration,
     /// Size of one write that prepares a file, bytes, whole blocks. Default 256 KiB: small beside a
-    /// commit that waits behind it.
+    /// commit that waits behind it. Four times that when no file is left.
     pub prepare_write_bytes: usize,
     /// Size of one read of a recovery, bytes, whole blocks. Default 1 MiB.
     pub recovery_read_bytes: usize,

@@ -28,6 +28,9 @@ use crate::port::{Port, Purpose, wrong_outcome};
 mod job;
 use job::{Job, Progress};
 
+/// How much larger the writes are that prepare a file when none is left: the disk serves writers in
+/// turn, and appends that wait for the file are worse off than those that wait for the write.
+const URGENT_FACTOR: usize = 4;
 /// Pause after a failed job.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Files that are named ahead: one to roll into, one while the next is being named.
@@ -95,6 +98,9 @@ pub(crate) struct Files {
     /// One more file than the budget allows: an opening needs a place.
     pub(crate) is_urgent: bool,
     zeros: Bytes,
+    /// Bytes of zeros that the operation under way writes.
+    piece_bytes: usize,
+    prepare_write_bytes: usize,
     file_bytes: u64,
     budget: u64,
     files_ahead: usize,
@@ -171,8 +177,9 @@ impl LiveFile {
 
 impl Files {
     pub(crate) fn new(config: &Config) -> Self {
-        let mut zeros = aligned_memory(config.prepare_write_bytes);
-        zeros.resize(config.prepare_write_bytes, 0);
+        let most = config.prepare_write_bytes * URGENT_FACTOR;
+        let mut zeros = aligned_memory(most);
+        zeros.resize(most, 0);
         Self {
             live: BTreeMap::new(),
             ready: VecDeque::new(),
@@ -187,6 +194,8 @@ impl Files {
             next_number: 1,
             is_urgent: false,
             zeros: zeros.freeze(),
+            piece_bytes: config.prepare_write_bytes,
+            prepare_write_bytes: config.prepare_write_bytes,
             file_bytes: config.file_bytes,
             budget: config.journal_bytes_max,
             files_ahead: config.files_ahead,
@@ -294,9 +303,10 @@ impl Files {
     }
 
     fn begin<D: Device>(&mut self, port: &mut Port<D>, job: Job) {
-        let token = port.start(Purpose::Files, |device, token| {
-            job.queue(device, &self.zeros, token);
-        });
+        let is_urgent = self.ready.is_empty() && self.spares.is_empty();
+        self.piece_bytes = self.prepare_write_bytes * if is_urgent { URGENT_FACTOR } else { 1 };
+        let zeros = self.zeros.slice(..self.piece_bytes);
+        let token = port.start(Purpose::Files, |device, token| job.queue(device, &zeros, token));
         self.job = Some((token, job));
     }
 
@@ -311,7 +321,7 @@ impl Files {
     ) {
         let Some((expected, job)) = self.job.take() else { return };
         assert_eq!(expected, token, "a job has one operation in flight");
-        match job.advance(outcome, self.zeros.len() as u64) {
+        match job.advance(outcome, self.piece_bytes as u64) {
             Ok(Progress::Next(job)) => self.begin(port, job),
             Ok(Progress::Created(spare)) => {
                 counters.files_prepared += 1;

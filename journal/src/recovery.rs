@@ -19,8 +19,8 @@ use thalweg_core::time::Instant;
 use crate::config::blocks_of;
 use crate::fence;
 use crate::files::{
-    LiveFile, ReadyFile, Spare, fault_of, fresh_name, header_block, journal_name,
-    spare_name, zero_block,
+    LiveFile, ReadyFile, Spare, fault_of, fresh_name, header_block, journal_name, spare_name,
+    zero_block,
 };
 use crate::journal::{Journal, State};
 use crate::layout::{Checksum, FileHeader, RecordKind, Sequence};
