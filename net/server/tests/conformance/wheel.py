@@ -47,7 +47,8 @@ def read_events(streams, scope, count, group):
             for event in part:
                 found.append(bytes(event.data()))
             reader.release_segment(part)
-        reader.reader_offline()
+        # The reader ends with the process: going offline, this client now and then stands still
+        # until its own time-out of 30 s, the answer unread in its socket.
         return found
 
     return asyncio.run(collect())

@@ -6,8 +6,9 @@
 //! must be there, what was not answered must be there wholly or not at all, and nothing else may be
 //! there. Then the work goes on, on the same segments.
 //!
-//! `THALWEG_KILLS` (5) and `THALWEG_SHARDS` (2) set the size, `THALWEG_SEED` repeats a run as far as
-//! a run with threads and a disk can be repeated.
+//! `THALWEG_KILLS` (5) and `THALWEG_SHARDS` (2) set the size, `THALWEG_SINGLE_PORT=1` lets all shards
+//! share a port, `THALWEG_SEED` repeats a run as far as a run with threads and a disk can be
+//! repeated.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -126,7 +127,10 @@ fn every_acknowledged_effect_survives_kills() {
     let mut dice = Dice::new(seed());
     let home = tempfile::tempdir().expect("a temporary directory");
     let shards = u16::try_from(shards).expect("a small number");
-    let settings = Settings::new(home.path(), shards);
+    let mut settings = Settings::new(home.path(), shards);
+    if rig::setting("THALWEG_SINGLE_PORT", 0) == 1 {
+        settings = settings.single_port();
+    }
     let mut lanes = lanes(&mut dice);
     let mut server = Server::start(&settings);
     let mut total = Verified::default();
