@@ -254,8 +254,8 @@ impl Engine {
 
     /// The journal is short of room: takes a snapshot of each container, one a call, that holds the
     /// replay position in an older file than the newest frame's, however little was written since
-    /// its last. To be called again when nothing is in flight, for as long as room is short. May lead
-    /// to a frame to be submitted.
+    /// its last. To be called again when nothing is in flight, for as long as room is short. May
+    /// lead to a frame to be submitted.
     pub fn hasten_checkpoints(&mut self) {
         for container in &mut self.containers {
             container.checkpoint.hasten(self.newest_file);

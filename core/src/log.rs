@@ -137,8 +137,8 @@ impl FrameLog {
         Some(open.memory.len().next_multiple_of(BLOCK) as u64)
     }
 
-    /// Makes sure that there is a frame to hand out, if need be one without an operation: its header
-    /// records the replay position.
+    /// Makes sure that there is a frame to hand out, if need be one without an operation: its
+    /// header records the replay position.
     pub(crate) fn want_frame(&mut self) {
         self.frame_for(0);
         self.open.as_mut().expect("it was opened if it was not").is_wanted = true;

@@ -33,16 +33,10 @@ const EDGES: &[(&str, &[&str])] = &[
         "thalweg-sim",
         &["thalweg-core", "thalweg-journal", "thalweg-net", "thalweg-shard", "thalweg-wire"],
     ),
-    ("thalweg-bench", &["thalweg-wire"]),
+    ("thalweg-bench", &["thalweg-uring", "thalweg-wire"]),
     (
         "thalweg-cli",
-        &[
-            "thalweg-bench",
-            "thalweg-core",
-            "thalweg-journal",
-            "thalweg-server",
-            "thalweg-uring",
-        ],
+        &["thalweg-bench", "thalweg-core", "thalweg-journal", "thalweg-server", "thalweg-uring"],
     ),
 ];
 

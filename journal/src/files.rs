@@ -41,7 +41,8 @@ const READY_FILES: usize = 2;
 pub(crate) struct LiveFile {
     pub(crate) handle: FileHandle,
     pub(crate) bytes: u64,
-    /// Where its part of the journal begins; `None` when its header and first record are unreadable.
+    /// Where its part of the journal begins; `None` when its header and first record are
+    /// unreadable.
     pub(crate) start: Option<(FileStart, ContainerEpoch)>,
     /// Reads in flight; it is not recycled before they end.
     pub(crate) reads: u32,

@@ -109,8 +109,8 @@ pub struct Summary {
 /// the last records of such a file is not told.
 ///
 /// # Errors
-/// When the directory cannot be listed, a file not opened, or the files are another shard's, another
-/// data directory's or of another format.
+/// When the directory cannot be listed, a file not opened, or the files are another shard's,
+/// another data directory's or of another format.
 pub fn inspect<D: Device>(
     device: D,
     config: Config,

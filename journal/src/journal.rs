@@ -374,7 +374,8 @@ impl<D: Device> journal::Journal for Journal<D> {
             }
         }
         self.work(now);
-        // What was queued since the last turn goes too, should the driver of turns not have done it.
+        // What was queued since the last turn goes too, should the driver of turns not have done
+        // it.
         self.port.device.flush();
     }
 

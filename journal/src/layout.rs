@@ -74,7 +74,8 @@ pub(crate) struct RecordHeader {
     pub(crate) address: JournalAddress,
     pub(crate) epoch: ContainerEpoch,
     pub(crate) sequence: Sequence,
-    /// Its own number for a frame, otherwise that of the newest frame before it; 0 before the first.
+    /// Its own number for a frame, otherwise that of the newest frame before it; 0 before the
+    /// first.
     pub(crate) frame: FrameNumber,
     /// Newest record known durable when this one was composed.
     pub(crate) durable_upto: Sequence,

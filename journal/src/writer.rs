@@ -131,7 +131,8 @@ impl Writer {
         self.replay = self.replay.max(position);
     }
 
-    /// Oldest file that a recovery may still need, whichever of the last two durable records it finds.
+    /// Oldest file that a recovery may still need, whichever of the last two durable records it
+    /// finds.
     pub(crate) fn oldest_needed(&self) -> FileId {
         self.recorded[0].map_or(FileId(0), JournalAddress::file)
     }

@@ -47,8 +47,8 @@ impl<E: Env> Shard<E> {
         }
     }
 
-    /// While the journal is short of room, nothing grows it, and no checkpoint would come by itself to
-    /// let old files go.
+    /// While the journal is short of room, nothing grows it, and no checkpoint would come by itself
+    /// to let old files go.
     fn make_room(&mut self) {
         if !self.is_room_short || self.env.journal().frames_in_flight() > 0 {
             return;

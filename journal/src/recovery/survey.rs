@@ -1,4 +1,5 @@
-//! What lies in the directory: names, sizes, and what the first blocks of each file say. Reads only.
+//! What lies in the directory: names, sizes, and what the first blocks of each file say. Reads
+//! only.
 
 use thalweg_core::env::device::{Device, DeviceOutcome, FileHandle};
 use thalweg_core::fault::{Fault, FaultClass};

@@ -7,8 +7,8 @@ use super::world::{World, tiny};
 use crate::files::journal_name;
 use crate::{Canary, Config};
 
-/// A journal of `frames` frames of two blocks, frame n of container n mod 8, all durable and told so
-/// by a beacon, closed.
+/// A journal of `frames` frames of two blocks, frame n of container n mod 8, all durable and told
+/// so by a beacon, closed.
 fn closed_journal(seed: u64, frames: u64) -> World {
     let config = Config { containers: (0..8).map(ContainerId).collect(), ..tiny() };
     let mut world = World::open(seed, config);

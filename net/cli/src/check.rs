@@ -42,7 +42,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let latency = disk.latency_p50.as_secs_f64() * 1e3;
     let verdict = if latency > SLOW_LATENCY_MS { "slow " } else { "ok   " };
     println!(
-        "{verdict} disk            4 KiB durable in {latency:.3} ms (p99 {:.3} ms), 1 MiB writes at {} MB/s",
+        "{verdict} disk            4 KiB durable in {latency:.3} ms (p99 {:.3} ms), \
+         1 MiB writes at {} MB/s",
         disk.latency_p99.as_secs_f64() * 1e3,
         disk.bytes_per_second / 1_000_000
     );

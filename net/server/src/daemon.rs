@@ -1,8 +1,8 @@
 //! Start, wait, stop.
 //!
 //! Everything that can be refused is refused before a thread starts: settings, data directory, what
-//! the machine offers, ports. Then the shards recover in parallel, then the control plane starts on a
-//! thread of its own, and only then is the server ready. Stopping goes the other way.
+//! the machine offers, ports. Then the shards recover in parallel, then the control plane starts on
+//! a thread of its own, and only then is the server ready. Stopping goes the other way.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -372,8 +372,8 @@ fn shard_config(config: &Config, placement: Placement, shard: ShardId) -> thalwe
         limits: Limits {
             tail_cache_bytes: share / 4 * 3,
             history_cache_bytes: share / 4,
-            // Room is the rest of one file and the next: a reserve near a file's size would stall at
-            // every roll.
+            // Room is the rest of one file and the next: a reserve near a file's size would stall
+            // at every roll.
             journal_reserve_bytes: (file / 4).min(Limits::default().journal_reserve_bytes),
             checkpoint_interval_bytes: file.min(Limits::default().checkpoint_interval_bytes),
             ..Limits::default()

@@ -19,7 +19,8 @@ const LOCK: &str = "thalweg.lock";
 pub enum Error {
     /// Another process has it.
     #[error(
-        "data directory {path} is in use by another process: stop that one, or choose another directory with --data"
+        "data directory {path} is in use by another process: stop that one, or choose another \
+         directory with --data"
     )]
     Locked {
         /// The directory.
@@ -33,7 +34,8 @@ pub enum Error {
     },
     /// Another format version.
     #[error(
-        "data directory {path} has format version {found}, this program reads and writes version {FORMAT_VERSION}: use the program that wrote it"
+        "data directory {path} has format version {found}, this program reads and writes version \
+         {FORMAT_VERSION}: use the program that wrote it"
     )]
     Version {
         /// The directory.
@@ -51,7 +53,8 @@ pub enum Error {
     },
     /// The number of shards differs from what the directory was made for.
     #[error(
-        "data directory {path} was made for {made} shards and {wanted} are asked for: start with --shards {made}"
+        "data directory {path} was made for {made} shards and {wanted} are asked for: \
+         start with --shards {made}"
     )]
     Shards {
         /// The directory.

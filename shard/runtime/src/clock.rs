@@ -10,7 +10,8 @@ use thalweg_core::time::{Instant, Now, WallTime};
 /// can be compared.
 static START: OnceLock<time::Instant> = OnceLock::new();
 
-/// The machine's monotonic and wall clocks. Monotonic time counts from the first use in the process.
+/// The machine's monotonic and wall clocks. Monotonic time counts from the first use in the
+/// process.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock {
     start: time::Instant,

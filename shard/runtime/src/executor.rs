@@ -1,16 +1,16 @@
 //! Driving a shard on its ring, inside a glommio executor.
 //!
 //! The executor runs the turns in one task queue and [`Background`] tasks in another, with far
-//! fewer shares. The shard's own ring is not the executor's. While there are no background tasks the thread
-//! sleeps in the shard's ring: one system call, nothing between a completion and the next turn.
-//! With background tasks it sleeps in the executor, which reads an eventfd that the ring signals;
-//! that costs some 15 us of CPU per sleep. Deadlines are timers on the shard's ring, and the shard's
-//! bell is watched by it, so that the ring is all there is to wait for.
+//! fewer shares. The shard's own ring is not the executor's. While there are no background tasks
+//! the thread sleeps in the shard's ring: one system call, nothing between a completion and the
+//! next turn. With background tasks it sleeps in the executor, which reads an eventfd that the ring
+//! signals; that costs some 15 us of CPU per sleep. Deadlines are timers on the shard's ring, and
+//! the shard's bell is watched by it, so that the ring is all there is to wait for.
 //!
-//! glommio 0.9 may go to sleep with runnable tasks: when its preemption timer has expired before it looks
-//! at its queues, it takes them for empty (`run_task_queues`). A short timer and a busy machine make
-//! that likely: with 2 ms it hung within seconds. So the timer is left at its 100 ms, and while the
-//! thread sleeps there a pulse every 100 ms bounds what can be lost.
+//! glommio 0.9 may go to sleep with runnable tasks: when its preemption timer has expired before it
+//! looks at its queues, it takes them for empty (`run_task_queues`). A short timer and a busy
+//! machine make that likely: with 2 ms it hung within seconds. So the timer is left at its 100 ms,
+//! and while the thread sleeps there a pulse every 100 ms bounds what can be lost.
 
 use std::cell::Cell;
 use std::fs::File;

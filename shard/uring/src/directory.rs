@@ -86,8 +86,8 @@ pub(crate) fn shrink(file: &OwnedFd, bytes: u64) -> io::Result<u64> {
     Ok(size.min(bytes))
 }
 
-/// Gives back what a failed allocation may have taken already: a full disk would otherwise stay full
-/// until the file is removed.
+/// Gives back what a failed allocation may have taken already: a full disk would otherwise stay
+/// full until the file is removed.
 pub(crate) fn give_back(file: &OwnedFd, bytes: u64) {
     // The allocation's own failure is what counts and is told.
     let _ = file.try_clone().and_then(|file| File::from(file).set_len(bytes));

@@ -2,8 +2,8 @@
 //!
 //! Knows how to make a write durable on its disk and when a transfer is complete; knows nothing of
 //! frames. `Done` is reported only when the whole range was written and then synced. A failed
-//! sync is reported and never tried again, because the kernel may have dropped the dirty state with the
-//! first report. `ECANCELED`, `EINTR` and `EAGAIN` of a transfer mean that it did not happen.
+//! sync is reported and never tried again, because the kernel may have dropped the dirty state with
+//! the first report. `ECANCELED`, `EINTR` and `EAGAIN` of a transfer mean that it did not happen.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::CString;

@@ -138,8 +138,8 @@ impl Ring {
     }
 
     /// Watches an eventfd, so that writing to it wakes a shard that waits in
-    /// [`wait_any`](Self::wait_any) or for the ring's own eventfd. Nobody else may read it. Takes effect
-    /// with the next flush.
+    /// [`wait_any`](Self::wait_any) or for the ring's own eventfd. Nobody else may read it. Takes
+    /// effect with the next flush.
     ///
     /// # Errors
     /// When the process is out of descriptors.

@@ -5,8 +5,8 @@
 //! there is. Each accepted connection ends with exactly one `Closed`, given when the kernel
 //! holds nothing of it any more.
 //!
-//! A connection ends in steps: **draining** (what is queued still leaves), **lingering** (our end is
-//! closed; what the peer still sends is read and dropped, because unread bytes would turn
+//! A connection ends in steps: **draining** (what is queued still leaves), **lingering** (our end
+//! is closed; what the peer still sends is read and dropped, because unread bytes would turn
 //! the close into a reset that can overtake our last replies), **dead** (waiting for the kernel).
 //! A tick of 100 ms bounds the first two.
 

@@ -180,8 +180,8 @@ pub(crate) fn is_shortage(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
 }
 
-/// Makes an eventfd with the count 0. Writing a number in eight bytes adds it; reading waits until the
-/// count is over 0 and takes it. For waking a shard from other threads.
+/// Makes an eventfd with the count 0. Writing a number in eight bytes adds it; reading waits until
+/// the count is over 0 and takes it. For waking a shard from other threads.
 ///
 /// # Errors
 /// When the process is out of descriptors.

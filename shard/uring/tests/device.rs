@@ -97,8 +97,9 @@ macro_rules! suite {
         $(
             #[test]
             fn $name() {
-                run(|path| ring_device(path, DurableWrite::ThenSync), |driver, at| $claim(driver, at));
-                run(|path| ring_device(path, DurableWrite::DataSync), |driver, at| $claim(driver, at));
+                for writes in [DurableWrite::ThenSync, DurableWrite::DataSync] {
+                    run(|path| ring_device(path, writes), |driver, at| $claim(driver, at));
+                }
                 run(|path| PortableDevice::new(path).expect("a device"), |driver, at| {
                     $claim(driver, at);
                 });

@@ -1,5 +1,5 @@
-//! Reading on behind a bad place: what is the highest sequence known durable, how much would be cut,
-//! where does the chain go on.
+//! Reading on behind a bad place: what is the highest sequence known durable, how much would be
+//! cut, where does the chain go on.
 
 use thalweg_core::env::device::Device;
 use thalweg_core::frame::ContainerMask;

@@ -100,8 +100,8 @@ fn failures_are_final() {
     }
 }
 
-/// A sync that was cancelled before it ran, or that may have run beside its write, is asked for once
-/// more, alone; only its success counts.
+/// A sync that was cancelled before it ran, or that may have run beside its write, is asked for
+/// once more, alone; only its success counts.
 #[test]
 fn a_sync_that_proves_nothing_is_done_alone() {
     for partial_submissions in [0, 1] {
@@ -128,8 +128,8 @@ fn read_completion(held: usize, result: Result<usize, i32>) -> Completion {
     Completion { tag: 0, outcome, operation: Some(operation), has_more_bytes: false }
 }
 
-/// Reads go on until all is there, from whole blocks; an end of the file before that is an error, and
-/// so is a device that never gets further.
+/// Reads go on until all is there, from whole blocks; an end of the file before that is an error,
+/// and so is a device that never gets further.
 #[test]
 fn reads_go_on_until_whole() {
     let file = Rc::new(OwnedFd::from(File::open("/dev/null").expect("a file")));

@@ -60,7 +60,8 @@ impl PortableWait {
             i32::try_from(longest.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
         });
         sockets::wait_ready(&mut descriptors, milliseconds)?;
-        // Only we read it, so that what is there now will be there; reading an empty one would wait.
+        // Only we read it, so that what is there now will be there; reading an empty one would
+        // wait.
         if descriptors[0].revents & libc::POLLIN != 0 {
             let mut count = [0; 8];
             (&self.shared.wake).read_exact(&mut count)?;

@@ -1,7 +1,7 @@
 //! The ring's slab and queues: operations from the moment they are queued to their last completion.
 //!
-//! All of the ring's unsafe code is here and in `operation.rs`. The invariant: every entry handed to
-//! the kernel was built from an operation that lies in the slab, under the number that the entry
+//! All of the ring's unsafe code is here and in `operation.rs`. The invariant: every entry handed
+//! to the kernel was built from an operation that lies in the slab, under the number that the entry
 //! carries, and stays there until the completion that carries this number for the last time
 //! has been taken. Numbers hold a generation, so that a place used again is not mistaken.
 #![allow(unsafe_code)]

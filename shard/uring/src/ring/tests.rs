@@ -122,7 +122,8 @@ fn a_late_cancellation_hits_nobody_else() {
     assert_eq!((completion.tag, error), (1, Some(libc::ETIME)));
 }
 
-/// The eventfd is signalled only while armed, and arming is refused when something is there already.
+/// The eventfd is signalled only while armed, and arming is refused when something is there
+/// already.
 #[test]
 fn completions_signal_only_while_armed() {
     let mut wake = sockets::event_counter().expect("an eventfd");
