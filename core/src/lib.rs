@@ -9,6 +9,8 @@ mod append;
 mod apply;
 mod attribute;
 mod cache;
+#[cfg(feature = "canary")]
+pub mod canary;
 mod checkpoint;
 mod container;
 pub mod engine;

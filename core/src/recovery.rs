@@ -266,6 +266,8 @@ fn replay_operation(
         )));
     }
     let operation = Operation::decode(header, frame, position)?;
+    #[cfg(feature = "canary")]
+    let operation = crate::canary::replayed(operation);
     let reference = FrameReference::at(address);
     container.apply(&operation, reference, position, &mut shared.files)?;
     container.sequence_number = expected;
