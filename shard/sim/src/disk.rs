@@ -14,7 +14,8 @@
 //! * allocation fails when the disk is full; stalls last up to some hundred milliseconds.
 //!
 //! Outside it: sectors are not torn inside, durable sectors do not rot, writes go where they were
-//! sent, reads that succeed are right.
+//! sent, reads that succeed are right. A run may ask for rot all the same: one bit, once, in what was
+//! acknowledged long ago; then a server may refuse to serve, but not serve what is wrong.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -28,6 +29,9 @@ use crate::clock::{Clock, MICROSECOND, MILLISECOND};
 use crate::image::{Completion, Image, Inode, SECTOR_BYTES, Survival};
 use crate::rng::Rng;
 use crate::trace::{Trace, check, trace};
+
+/// Operations after which a record is certainly followed by one that tells it durable.
+const ROT_AGE: u64 = 150;
 
 /// Rates and sizes of one disk.
 #[derive(Clone, Debug)]
@@ -342,6 +346,12 @@ impl DiskControl {
     pub(crate) fn next_completion(&self, seen: u64) -> Option<u64> {
         let disk = self.0.borrow();
         disk.in_flight.range((seen + 1, 0)..).next().map(|((at, _), _)| *at)
+    }
+
+    /// Lets old durable bytes rot; says whether there were any.
+    pub(crate) fn rot(&self) -> bool {
+        let disk = &mut *self.0.borrow_mut();
+        disk.image.rot(ROT_AGE, &mut disk.rng)
     }
 
     /// Changes rates and sizes.

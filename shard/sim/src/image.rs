@@ -47,6 +47,8 @@ struct Version {
 #[derive(Debug, Default)]
 struct File {
     durable: Vec<u8>,
+    /// When each durable sector was written.
+    written: BTreeMap<u64, Completion>,
     /// Oldest first; never an empty list.
     pending: BTreeMap<u64, Vec<Version>>,
     size: u64,
@@ -94,7 +96,8 @@ impl File {
         }
     }
 
-    fn set_durable(&mut self, sector: u64, bytes: &[u8]) {
+    fn set_durable(&mut self, sector: u64, bytes: &[u8], at: Completion) {
+        self.written.insert(sector, at);
         let start = sector as usize * SECTOR_BYTES;
         if self.durable.len() < start + SECTOR_BYTES {
             self.durable.resize(start + SECTOR_BYTES, 0);
@@ -112,11 +115,11 @@ impl File {
             let covered =
                 versions.iter().rposition(|state| state.written <= covers && !state.is_given_up);
             if let Some(index) = covered {
-                let bytes = versions.drain(..=index).next_back().expect("index exists").bytes;
+                let version = versions.drain(..=index).next_back().expect("index exists");
                 if versions.is_empty() {
                     self.pending.remove(&sector);
                 }
-                self.set_durable(sector, &bytes);
+                self.set_durable(sector, &version.bytes, version.written);
             }
         }
     }
@@ -139,8 +142,8 @@ impl File {
             };
             let is_inside = (sector as usize + 1) * SECTOR_BYTES <= self.durable.len();
             if kept > 0 && is_inside {
-                let bytes = versions.swap_remove(kept - 1).bytes;
-                self.set_durable(sector, &bytes);
+                let version = versions.swap_remove(kept - 1);
+                self.set_durable(sector, &version.bytes, version.written);
             }
         }
         self.size = self.durable.len() as u64;
@@ -262,12 +265,12 @@ impl Image {
 
     /// Writes whole and makes these bytes durable, and nothing else.
     pub(crate) fn write_durable(&mut self, inode: Inode, offset: u64, bytes: &Bytes) {
-        self.complete();
+        let at = self.complete();
         let file = self.file(inode);
         for (index, start) in (0..bytes.len()).step_by(SECTOR_BYTES).enumerate() {
             let sector = offset / SECTOR_BYTES as u64 + index as u64;
             file.pending.remove(&sector);
-            file.set_durable(sector, &bytes[start..start + SECTOR_BYTES]);
+            file.set_durable(sector, &bytes[start..start + SECTOR_BYTES], at);
         }
         file.size = file.size.max(file.durable.len() as u64);
     }
@@ -324,6 +327,29 @@ impl Image {
             .chain(self.durable_entries.values().copied())
             .collect();
         self.files.retain(|inode, _| linked.contains(inode) || is_open(*inode));
+    }
+
+    /// Changes one bit of what is durable and was written at least `age` operations ago; says whether
+    /// there was any.
+    pub(crate) fn rot(&mut self, age: u64, rng: &mut Rng) -> bool {
+        let before = Completion(self.completions.saturating_sub(age));
+        let mut old: Vec<(Inode, u64)> = Vec::new();
+        for (inode, file) in &self.files {
+            old.extend(file.written.iter().filter_map(|(sector, written)| {
+                let start = *sector as usize * SECTOR_BYTES;
+                let bytes = file.durable.get(start..start + SECTOR_BYTES)?;
+                let counts = *written < before && bytes.iter().any(|byte| *byte != 0);
+                counts.then_some((*inode, *sector))
+            }));
+        }
+        if old.is_empty() {
+            return false;
+        }
+        let (inode, sector) = old[rng.index(old.len())];
+        let at = sector as usize * SECTOR_BYTES + rng.index(SECTOR_BYTES);
+        let bit = rng.index(8);
+        self.file(inode).durable[at] ^= 1 << bit;
+        true
     }
 
     /// Takes away what was not durable, as far as `survival` says. What is left is durable.

@@ -38,6 +38,9 @@ use crate::world::World;
 pub struct Run {
     /// A planted bug that must be caught.
     pub canary: Option<Canary>,
+    /// Let acknowledged bytes rot at rest once: beyond the promise, where a server may refuse to serve
+    /// but may not serve what is wrong.
+    pub rots: bool,
     /// Print every line of the trace as it is written.
     pub is_verbose: bool,
 }
@@ -67,7 +70,11 @@ thread_local! {
 /// Runs one seed.
 pub fn run(seed: u64, run: Run) -> Verdict {
     let rng = Rng::new(seed);
-    let options = Options::draw(&mut rng.split(0), run.canary);
+    let options = Options::draw(&mut rng.split(0), run.canary, run.rots);
+    #[cfg(feature = "canary")]
+    thalweg_core::canary::forget_event_numbers(
+        run.canary == Some(Canary::ForgetEventNumberOverRestart),
+    );
     let clock = Clock::default();
     let trace = Trace::new(clock.clone(), run.is_verbose);
     let text = options.to_string();

@@ -20,6 +20,9 @@ struct Arguments {
     /// Plant this bug; it must be caught. Needs the feature `canary`.
     #[arg(long, value_parser = parse_canary)]
     canary: Option<Canary>,
+    /// Let acknowledged bytes rot at rest, once in each world.
+    #[arg(long)]
+    rot: bool,
     /// Print every line of the trace.
     #[arg(long)]
     verbose: bool,
@@ -50,26 +53,27 @@ fn commit_of_tree() -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-fn replay_command(seed: u64, canary: Option<Canary>) -> String {
-    match canary {
+fn replay_command(seed: u64, run: Run) -> String {
+    let rot = if run.rots { " --rot" } else { "" };
+    match run.canary {
         Some(canary) => format!(
-            "cargo run --release -p thalweg-sim --features canary -- --canary {canary:?} --seed {seed}"
+            "cargo run --release -p thalweg-sim --features canary -- --canary {canary:?}{rot} --seed {seed}"
         ),
-        None => format!("cargo run --release -p thalweg-sim -- --seed {seed}"),
+        None => format!("cargo run --release -p thalweg-sim --{rot} --seed {seed}"),
     }
 }
 
-fn report_failure(verdict: &Verdict, canary: Option<Canary>) {
+fn report_failure(verdict: &Verdict, run: Run) {
     println!("{}", verdict.options);
     println!("last {} lines:", verdict.last_lines.len());
     verdict.last_lines.iter().for_each(|line| println!("  {line}"));
     let violation = verdict.violation.as_deref().unwrap_or("none");
     println!("seed {} at commit {}: {violation}", verdict.seed, commit());
-    println!("replay: {}", replay_command(verdict.seed, canary));
+    println!("replay: {}", replay_command(verdict.seed, run));
 }
 
 /// A panic is a finding like any other: say which seed it was.
-fn report_panics(canary: Option<Canary>) {
+fn report_panics(run: Run) {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if thalweg_sim::note_panic(panic.to_string()) && cfg!(panic = "unwind") {
@@ -79,7 +83,7 @@ fn report_panics(canary: Option<Canary>) {
             println!("{options}");
             lines.iter().for_each(|line| println!("  {line}"));
             println!("seed {seed} at commit {} panicked: {panic}", commit());
-            println!("replay: {}", replay_command(seed, canary));
+            println!("replay: {}", replay_command(seed, run));
         }
         default(panic);
     }));
@@ -88,7 +92,7 @@ fn report_panics(canary: Option<Canary>) {
 fn run_one(seed: u64, run: Run) -> ExitCode {
     let verdict = thalweg_sim::run(seed, run);
     if verdict.violation.is_some() {
-        report_failure(&verdict, run.canary);
+        report_failure(&verdict, run);
         return ExitCode::FAILURE;
     }
     println!("{}", verdict.options);
@@ -122,7 +126,7 @@ fn run_many(seeds: Range<u64>, run: Run, keep_going: bool) -> ExitCode {
                 return ExitCode::SUCCESS;
             }
             if !keep_going {
-                report_failure(&verdict, run.canary);
+                report_failure(&verdict, run);
                 return ExitCode::FAILURE;
             }
             println!("seed {seed}: {violation}");
@@ -150,8 +154,8 @@ fn run_many(seeds: Range<u64>, run: Run, keep_going: bool) -> ExitCode {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let run = Run { canary: arguments.canary, is_verbose: arguments.verbose };
-    report_panics(arguments.canary);
+    let run = Run { canary: arguments.canary, rots: arguments.rot, is_verbose: arguments.verbose };
+    report_panics(run);
     match (arguments.seed, arguments.seeds) {
         (Some(seed), None) => run_one(seed, run),
         (None, Some(seeds)) => run_many(seeds, run, arguments.keep_going),

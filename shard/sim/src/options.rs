@@ -82,6 +82,8 @@ pub(crate) struct Options {
     pub(crate) power_cut_percent: u32,
     pub(crate) crash_in_recovery_percent: u32,
     pub(crate) canary: Option<Canary>,
+    /// Acknowledged bytes rot at rest, once.
+    pub(crate) rots: bool,
 }
 
 /// A rate that is often nothing at all.
@@ -91,7 +93,7 @@ fn sometimes(rng: &mut Rng, percent: u32, most: u64) -> u32 {
 
 impl Options {
     /// What this seed stands for.
-    pub(crate) fn draw(rng: &mut Rng, canary: Option<Canary>) -> Self {
+    pub(crate) fn draw(rng: &mut Rng, canary: Option<Canary>, rots: bool) -> Self {
         let shards = rng.pick(&[1, 1, 2, 3]);
         let journal_file_bytes = rng.pick(&[64 << 10, 64 << 10, 128 << 10, 512 << 10]);
         let is_journal_small = rng.percent(12);
@@ -118,9 +120,11 @@ impl Options {
             power_cut_percent: rng.pick(&[0, 50, 100]),
             crash_in_recovery_percent: rng.pick(&[0, 20, 60]),
             canary,
+            // Within the promise damage is never met where it must not be cut.
+            rots: rots || canary == Some(Canary::CutAcknowledgedTail),
         };
-        if canary.is_some() {
-            // Planted bugs show only over a restart.
+        if canary.is_some() || rots {
+            // Planted bugs and rot show only over a restart.
             options.crash_every_us = options.crash_every_us.max(20_000);
         }
         options

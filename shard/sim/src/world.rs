@@ -60,6 +60,8 @@ pub(crate) struct World {
     next_crash: Option<u64>,
     next_boot: Option<u64>,
     turns: u64,
+    /// Something acknowledged may be unreadable; then it need not be served.
+    has_rotted: bool,
     /// When and at which turn time last went on.
     spinning: (u64, u64),
 }
@@ -112,6 +114,7 @@ impl World {
             next_crash: None,
             next_boot: Some(0),
             turns: 0,
+            has_rotted: false,
             spinning: (0, 0),
         };
         world.schedule_crash();
@@ -138,6 +141,11 @@ impl World {
         let is_done = self.run_until(until, turns, |world| {
             world.waiting.is_empty() && world.clients.iter().all(Client::is_done)
         });
+        if !is_done && self.has_rotted {
+            trace!(self.shared.trace, "not available after rot");
+            self.shared.trace.count("worlds unavailable after rot");
+            return;
+        }
         if !is_done && !self.shared.trace.is_violated() {
             let undone: Vec<String> = self
                 .clients
@@ -303,6 +311,14 @@ impl World {
             self.shared.links.borrow_mut().kill_shard(index);
         }
         self.post.borrow_mut().clear();
+        if self.shared.options.rots && !self.has_rotted && self.rng.percent(20) {
+            let index = self.rng.index(self.machines.len());
+            self.has_rotted = self.machines[index].disk.rot();
+            if self.has_rotted {
+                trace!(self.shared.trace, "disk {index} rots");
+                self.shared.trace.count("bits rotted");
+            }
+        }
     }
 
     /// Starts the process: every shard recovers, or none serves.
