@@ -4,6 +4,7 @@
 //! standard error that names the thing and what to do; the exit status is then 1, or 2 for wrong
 //! arguments.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -37,7 +38,11 @@ enum Verb {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = EnvFilter::try_from_env("THALWEG_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
     let result = match arguments.verb {
         Verb::Serve(arguments) => serve::run(arguments),
         Verb::Check(arguments) => check::run(arguments),
@@ -47,8 +52,34 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("thalweg: {error:#}");
+            eprintln!("thalweg: {}", sentence(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The error with its causes, but for those that it quotes itself.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Shows that a cause is told once, whether its error quotes it or not.
+    #[test]
+    fn causes_are_told_once() {
+        let cause = || anyhow::anyhow!("address in use");
+        assert_eq!(sentence(&cause().context("listen")), "listen: address in use");
+        assert_eq!(sentence(&cause().context("listen: address in use")), "listen: address in use");
     }
 }

@@ -19,7 +19,7 @@ use thalweg_net::Placement;
 use thalweg_runtime::{
     Doorbell, RuntimeError, ShardHandle, ShardStart, Stopper, choose_cpus, mailboxes,
 };
-use thalweg_shard::Forwarding;
+use thalweg_shard::{ConnectionLimits, Forwarding};
 use thalweg_uring::{DurableWrite, Listeners, NetworkConfig, PortSharing, ProbeError, probe};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
@@ -34,6 +34,10 @@ const CONNECTIONS_MAX: usize = 10_000;
 
 /// Journal files prepared ahead: at full bandwidth one is filled while the next is being written.
 const JOURNAL_FILES_AHEAD: usize = 2;
+
+/// Bytes that the journal adds to the largest command at most: headers, and the blocks that a table
+/// batch of small entries grows by.
+const FRAME_OVERHEAD: usize = 64 << 10;
 
 /// How long calls under way may take when the control plane is stopped.
 const CONTROL_STOP_TIME: Duration = Duration::from_secs(2);
@@ -305,13 +309,15 @@ fn start_shards(
     let parts = listeners.into_iter().zip(mailboxes(bells)).zip(bells).zip(cpus).zip(0..);
     for ((((listeners, mailbox), bell), cpu), number) in parts {
         let shard = ShardId(number);
+        let journal = journal_config(config, directory, placement, shard, journal_bytes);
         let parts = ShardParts {
             start: ShardStart { shard, cpu, spin_before_park: Duration::ZERO, bell: bell.clone() },
             listeners,
             mailbox,
+            lock: directory.lock().try_clone().map_err(system("copy the lock's descriptor"))?,
             journal_directory: directory.journal(number),
-            journal: journal_config(config, directory, placement, shard, journal_bytes),
-            shard: shard_config(config, placement, shard),
+            shard: shard_config(config, placement, shard, &journal),
+            journal,
             booted: booted.clone(),
         };
         handles.push(match writes {
@@ -364,12 +370,23 @@ fn journal_config(
     }
 }
 
-fn shard_config(config: &Config, placement: Placement, shard: ShardId) -> thalweg_shard::Config {
+fn shard_config(
+    config: &Config,
+    placement: Placement,
+    shard: ShardId,
+    journal: &thalweg_journal::Config,
+) -> thalweg_shard::Config {
     let cache = usize::try_from(config.cache.0).unwrap_or(usize::MAX);
     let share = cache / usize::from(placement.shards());
     let file = config.journal_file.0;
+    let defaults = thalweg_shard::Config::new(shard, placement);
+    // What no frame of the journal can hold is refused at the connection.
+    let frame = usize::try_from(journal.frame_bytes_max()).unwrap_or(usize::MAX);
+    let command = frame.saturating_sub(FRAME_OVERHEAD).min(defaults.connection.frame_bytes_max);
     thalweg_shard::Config {
+        connection: ConnectionLimits { frame_bytes_max: command, ..defaults.connection },
         limits: Limits {
+            frame_bytes: frame.min(Limits::default().frame_bytes),
             tail_cache_bytes: share / 4 * 3,
             history_cache_bytes: share / 4,
             // Room is the rest of one file and the next: a reserve near a file's size would stall
@@ -379,7 +396,7 @@ fn shard_config(config: &Config, placement: Placement, shard: ShardId) -> thalwe
             ..Limits::default()
         },
         forwarding: if config.single_port { Forwarding::Mailbox } else { Forwarding::WrongHost },
-        ..thalweg_shard::Config::new(shard, placement)
+        ..defaults
     }
 }
 

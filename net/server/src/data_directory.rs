@@ -7,12 +7,16 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Version of everything below the data directory. A directory of another version is refused.
 pub const FORMAT_VERSION: u32 = 1;
 
 const MARKER: &str = "thalweg.marker";
 const LOCK: &str = "thalweg.lock";
+
+/// How long a start waits for the lock. A killed process on a healthy disk needs milliseconds.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +103,7 @@ impl Marker {
 pub struct DataDirectory {
     path: PathBuf,
     marker: Marker,
-    _lock: File,
+    lock: File,
 }
 
 impl DataDirectory {
@@ -126,7 +130,7 @@ impl DataDirectory {
             .write(true)
             .open(&lock_path)
             .map_err(io_error("open lock file", &lock_path))?;
-        match lock.try_lock() {
+        match try_lock(&lock) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(Error::Locked { path: path.to_owned() }),
             Err(TryLockError::Error(source)) => {
@@ -151,7 +155,12 @@ impl DataDirectory {
             fs::create_dir_all(&journal).map_err(io_error("create directory", &journal))?;
         }
         sync_directory(path)?;
-        Ok(Self { path: path.to_owned(), marker, _lock: lock })
+        Ok(Self { path: path.to_owned(), marker, lock })
+    }
+
+    /// The locked file. Whoever keeps a copy of it open keeps the lock.
+    pub fn lock(&self) -> &File {
+        &self.lock
     }
 
     /// What the marker says.
@@ -173,6 +182,20 @@ impl DataDirectory {
 /// Name of a shard's journal directory below the data directory.
 fn journal_name(shard: u16) -> String {
     format!("journal-{shard}")
+}
+
+/// Tries for a while: the lock of a killed process is free only when the last of its writes has
+/// ended.
+fn try_lock(lock: &File) -> Result<(), TryLockError> {
+    let patience = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < patience => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// What the marker of a data directory says, without locking or changing anything.

@@ -1,5 +1,6 @@
 //! One shard's thread: its device, network, journal and mail put together, driven by the runtime.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
 
@@ -22,6 +23,8 @@ pub(crate) struct ShardParts {
     pub(crate) start: ShardStart,
     pub(crate) listeners: Listeners,
     pub(crate) mailbox: ShardMailbox,
+    /// The data directory's lock, to be held until the kernel has ended the shard's last write.
+    pub(crate) lock: File,
     pub(crate) journal_directory: PathBuf,
     pub(crate) journal: thalweg_journal::Config,
     pub(crate) shard: thalweg_shard::Config,
@@ -39,6 +42,9 @@ pub(crate) fn on_ring(
         let device = UringDevice::new(&place.ring, &parts.journal_directory, writes)
             .map_err(|error| directory_fault(&parts, &error))?;
         let network = UringNetwork::new(&place.ring, parts.listeners);
+        place.ring.keep_open(&parts.lock).map_err(|error| {
+            Fault::new(FaultClass::Device, format!("keep the data directory's lock: {error}"))
+        })?;
         boot(parts.journal, parts.shard, parts.booted, device, network, parts.mailbox, place.clock)
     })
 }

@@ -149,6 +149,16 @@ impl Ring {
         Ok(())
     }
 
+    /// Keeps `file` open for as long as the kernel works on this ring's requests, which after a kill
+    /// is longer than the process lives: a lock on it is not free before the last write has ended.
+    /// At most once.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or something is held already.
+    pub fn keep_open(&self, file: &File) -> io::Result<()> {
+        self.shared.core.borrow_mut().keep_open(file)
+    }
+
     /// Sets a timer, so that a sleeping shard wakes at `deadline` or earlier. Takes effect with the
     /// next flush; an earlier timer that is set already makes it unnecessary.
     pub fn wake_at(&self, deadline: Instant) {

@@ -91,6 +91,11 @@ impl Core {
         Ok(core)
     }
 
+    /// The kernel lets go of registered files when the ring's last request has ended.
+    pub(super) fn keep_open(&mut self, file: &File) -> io::Result<()> {
+        self.uring.submitter().register_files(&[file.as_raw_fd()])
+    }
+
     pub(super) fn register(&mut self) -> OwnerId {
         self.owners.push(Owner::default());
         OwnerId(self.owners.len() - 1)

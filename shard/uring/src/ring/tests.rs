@@ -184,3 +184,23 @@ fn a_watched_eventfd_ends_a_wait() {
     }
     drop(ring);
 }
+
+/// A lock on a file that a ring holds outlives every descriptor of ours, and ends with the ring.
+#[test]
+fn a_held_lock_ends_with_the_ring() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let open = || {
+        let path = directory.path().join("lock");
+        File::options().create(true).truncate(false).write(true).open(path).expect("a file")
+    };
+    let ring = small();
+    let ours = open();
+    ours.try_lock().expect("nobody else has it");
+    ring.keep_open(&ours).expect("the kernel takes it");
+    drop(ours);
+    let theirs = open();
+    assert!(theirs.try_lock().is_err(), "the ring holds it");
+    drop(ring);
+    // The kernel takes rings apart on its own time; without end the test would hang.
+    theirs.lock().expect("it becomes free");
+}
