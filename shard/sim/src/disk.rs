@@ -9,13 +9,13 @@
 //! * creations, renames and removals are durable in order, up to any one of them; sizes each by
 //!   chance; certainly only after a sync;
 //! * write, sync, open, rename and read may fail with EIO; a failed write has happened for any
-//!   subset of its sectors; after a failed sync sectors may be readable and yet never become durable,
-//!   and a repeated sync reports success;
+//!   subset of its sectors; after a failed sync sectors may be readable and yet never become
+//!   durable, and a repeated sync reports success;
 //! * allocation fails when the disk is full; stalls last up to some hundred milliseconds.
 //!
 //! Outside it: sectors are not torn inside, durable sectors do not rot, writes go where they were
-//! sent, reads that succeed are right. A run may ask for rot all the same: one bit, once, in what was
-//! acknowledged long ago; then a server may refuse to serve, but not serve what is wrong.
+//! sent, reads that succeed are right. A run may ask for rot all the same: one bit, once, in what
+//! was acknowledged long ago; then a server may refuse to serve, but not serve what is wrong.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -329,8 +329,8 @@ impl Image {
         self.files.retain(|inode, _| linked.contains(inode) || is_open(*inode));
     }
 
-    /// Changes one bit of what is durable and was written at least `age` operations ago; says whether
-    /// there was any.
+    /// Changes one bit of what is durable and was written at least `age` operations ago; says
+    /// whether there was any.
     pub(crate) fn rot(&mut self, age: u64, rng: &mut Rng) -> bool {
         let before = Completion(self.completions.saturating_sub(age));
         let mut old: Vec<(Inode, u64)> = Vec::new();

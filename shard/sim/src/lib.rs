@@ -38,8 +38,8 @@ use crate::world::World;
 pub struct Run {
     /// A planted bug that must be caught.
     pub canary: Option<Canary>,
-    /// Let acknowledged bytes rot at rest once: beyond the promise, where a server may refuse to serve
-    /// but may not serve what is wrong.
+    /// Let acknowledged bytes rot at rest once: beyond the promise, where a server may refuse to
+    /// serve but may not serve what is wrong.
     pub rots: bool,
     /// Print every line of the trace as it is written.
     pub is_verbose: bool,

@@ -55,12 +55,11 @@ fn commit_of_tree() -> Option<String> {
 
 fn replay_command(seed: u64, run: Run) -> String {
     let rot = if run.rots { " --rot" } else { "" };
-    match run.canary {
-        Some(canary) => format!(
-            "cargo run --release -p thalweg-sim --features canary -- --canary {canary:?}{rot} --seed {seed}"
-        ),
-        None => format!("cargo run --release -p thalweg-sim --{rot} --seed {seed}"),
-    }
+    let (feature, canary) = match run.canary {
+        Some(canary) => (" --features canary", format!(" --canary {canary:?}")),
+        None => ("", String::new()),
+    };
+    format!("cargo run --release -p thalweg-sim{feature} --{canary}{rot} --seed {seed}")
 }
 
 fn report_failure(verdict: &Verdict, run: Run) {

@@ -51,8 +51,8 @@ pub(crate) struct Verifier {
 }
 
 impl Verifier {
-    /// Reads back these segments, tables (with their key lengths) and counters, and looks that these
-    /// names are gone.
+    /// Reads back these segments, tables (with their key lengths) and counters, and looks that
+    /// these names are gone.
     pub(crate) fn new(
         segments: Vec<String>,
         counters: Vec<String>,
