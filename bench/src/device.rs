@@ -18,8 +18,13 @@ use thalweg_uring::{DiskMeasurement, measure};
 /// Direct I/O wants addresses, offsets and lengths in units of this.
 const ALIGNMENT: usize = 4096;
 
-/// Length of each file; a run wraps around.
-const FILE_BYTES: u64 = 64 << 20;
+/// Length of each file; a run wraps around. Together with [`DATA_BYTES`] it makes the yardstick
+/// write what a log writes: fresh data to places not written a moment ago. One hot buffer written
+/// round and round a small file measures somebody's cache.
+const FILE_BYTES: u64 = 256 << 20;
+
+/// Data that large writes go through, for each file.
+const DATA_BYTES: usize = 32 << 20;
 
 /// A directory of pre-written files.
 pub(crate) struct Device {
@@ -89,6 +94,8 @@ pub(crate) struct DeviceFile {
     file: File,
     buffer: Vec<u8>,
     aligned_from: usize,
+    /// Where in the data the next write begins.
+    data_at: usize,
     at: u64,
 }
 
@@ -104,9 +111,9 @@ impl DeviceFile {
             .custom_flags(direct)
             .open(path)
             .with_context(|| format!("open {} for direct I/O", path.display()))?;
-        let buffer = vec![0xA5; WRITE_BYTES_MAX + ALIGNMENT];
+        let buffer = vec![0xA5; DATA_BYTES + ALIGNMENT];
         let aligned_from = buffer.as_ptr().align_offset(ALIGNMENT);
-        let mut prepared = Self { file, buffer, aligned_from, at: 0 };
+        let mut prepared = Self { file, buffer, aligned_from, data_at: 0, at: 0 };
         while prepared.at < FILE_BYTES {
             prepared.write(WRITE_BYTES_MAX)?;
         }
@@ -125,8 +132,12 @@ impl DeviceFile {
     }
 
     fn write(&mut self, bytes: usize) -> anyhow::Result<()> {
-        let data = &self.buffer[self.aligned_from..][..bytes];
+        if self.data_at + bytes > DATA_BYTES {
+            self.data_at = 0;
+        }
+        let data = &self.buffer[self.aligned_from + self.data_at..][..bytes];
         self.file.write_all_at(data, self.at)?;
+        self.data_at += bytes;
         self.at += bytes as u64;
         Ok(())
     }

@@ -92,6 +92,9 @@ enum Which {
         /// Slices of each kind.
         #[arg(long, default_value_t = 5)]
         slices: usize,
+        /// Appends in flight for each of the four segments.
+        #[arg(long, default_value_t = 4)]
+        window: usize,
     },
     /// The same rate over many segments and over few, by turns.
     ManySegments {
@@ -170,8 +173,8 @@ fn scenario(which: Which) -> Scenario {
             ..MaxRate::default()
         }),
         Which::Single { appends } => Scenario::Single(Single { appends, ..Single::default() }),
-        Which::Bandwidth { slices } => {
-            Scenario::Bandwidth(Bandwidth { slices, ..Bandwidth::default() })
+        Which::Bandwidth { slices, window } => {
+            Scenario::Bandwidth(Bandwidth { slices, window, ..Bandwidth::default() })
         }
         Which::ManySegments { rate, many, seconds } => {
             let defaults = ManySegments::default();

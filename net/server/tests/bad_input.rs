@@ -143,7 +143,8 @@ impl Honest {
     }
 }
 
-/// Sends and waits for the end of the connection; replies to what came before the fault are allowed.
+/// Sends and waits for the end of the connection; replies to what came before the fault are
+/// allowed.
 fn assert_closes(port: u16, what: &str, is_set_up: bool, bytes: &[u8]) {
     let mut wire = Wire::connect(port).expect("the server accepts");
     wire.patience(Duration::from_secs(10));
@@ -164,8 +165,8 @@ fn assert_closes(port: u16, what: &str, is_set_up: bool, bytes: &[u8]) {
     }
 }
 
-/// Shows for each kind of bad input that its connection is closed, that nothing of it is stored, and
-/// that another connection works on.
+/// Shows for each kind of bad input that its connection is closed, that nothing of it is stored,
+/// and that another connection works on.
 #[test]
 fn bad_input_closes_its_connection_and_stores_nothing() {
     let home = tempfile::tempdir().expect("a temporary directory");

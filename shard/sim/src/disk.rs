@@ -88,7 +88,7 @@ pub(crate) struct Disk {
     has_tripped: bool,
 }
 
-/// A process's way to its disk. Dead after [`DiskHandle::kill`]: then every operation fails and
+/// A process's way to its disk. Once dead every operation fails and
 /// nothing changes any more.
 #[derive(Debug)]
 pub(crate) struct DiskHandle {

@@ -31,7 +31,10 @@ pub struct DiskMeasurement {
 const FILE_NAME: &str = ".measure";
 const SMALL_BYTES: usize = 4096;
 const LARGE_BYTES: usize = 1 << 20;
-const FILE_BYTES: u64 = 64 << 20;
+const FILE_BYTES: u64 = 256 << 20;
+/// Distinct buffers that large writes take turns with: a log writes fresh data, and one hot buffer
+/// would measure somebody's cache.
+const LARGE_BUFFERS: u64 = 32;
 const SMALL_WRITES: u64 = 1000;
 const LARGE_WRITES: u64 = 256;
 const QUEUE_DEPTH: usize = 4;
@@ -64,7 +67,7 @@ impl Bench {
             unreachable!("opening gives a file");
         };
         self.ask(|device, token| device.allocate(file, FILE_BYTES, token))?;
-        let large = pattern(LARGE_BYTES);
+        let large: Vec<Bytes> = (0..LARGE_BUFFERS).map(|_| pattern(LARGE_BYTES)).collect();
         // First contact with fresh blocks costs extra; the journal never pays it either.
         self.write_all(file, &large, FILE_BYTES / LARGE_BYTES as u64)?;
         self.ask(|device, token| device.sync(file, token))?;
@@ -91,13 +94,14 @@ impl Bench {
     }
 
     /// Writes `count` times, round and round the file, keeping the queue filled.
-    fn write_all(&mut self, file: FileHandle, bytes: &Bytes, count: u64) -> io::Result<()> {
+    fn write_all(&mut self, file: FileHandle, data: &[Bytes], count: u64) -> io::Result<()> {
         let mut in_flight = VecDeque::new();
         for number in 0..count {
             if in_flight.len() == QUEUE_DEPTH {
                 let oldest = in_flight.pop_front().expect("the queue is full");
                 self.answer(oldest)?;
             }
+            let bytes = &data[number as usize % data.len()];
             let offset = number * bytes.len() as u64 % FILE_BYTES;
             let token = self.token();
             self.device.write_durable(file, offset, bytes.clone(), token);

@@ -149,9 +149,9 @@ impl Ring {
         Ok(())
     }
 
-    /// Keeps `file` open for as long as the kernel works on this ring's requests, which after a kill
-    /// is longer than the process lives: a lock on it is not free before the last write has ended.
-    /// At most once.
+    /// Keeps `file` open for as long as the kernel works on this ring's requests, which after a
+    /// kill is longer than the process lives: a lock on it is not free before the last write has
+    /// ended. At most once.
     ///
     /// # Errors
     /// When the kernel refuses, or something is held already.

@@ -1,7 +1,7 @@
 //! Attributes of a segment under compare-and-set.
 //!
-//! Checked: an attribute has the value that was acknowledged last, or the one that was asked for and
-//! not answered; a comparison with another value changes nothing.
+//! Checked: an attribute has the value that was acknowledged last, or the one that was asked for
+//! and not answered; a comparison with another value changes nothing.
 
 use crate::rig::dice::{Dice, mix};
 use crate::rig::store::Store;

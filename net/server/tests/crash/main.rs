@@ -6,8 +6,8 @@
 //! must be there, what was not answered must be there wholly or not at all, and nothing else may be
 //! there. Then the work goes on, on the same segments.
 //!
-//! `THALWEG_KILLS` (5) and `THALWEG_SHARDS` (2) set the size, `THALWEG_SINGLE_PORT=1` lets all shards
-//! share a port, `THALWEG_SEED` repeats a run as far as a run with threads and a disk can be
+//! `THALWEG_KILLS` (5) and `THALWEG_SHARDS` (2) set the size, `THALWEG_SINGLE_PORT=1` lets all
+//! shards share a port, `THALWEG_SEED` repeats a run as far as a run with threads and a disk can be
 //! repeated.
 
 use std::thread;

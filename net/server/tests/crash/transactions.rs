@@ -3,8 +3,8 @@
 //!
 //! Checked: the segment holds, in the order of the acknowledgements, exactly what was appended and
 //! merged, each transaction whole, once and contiguous; an unanswered merge happened or its source
-//! is still there, whole; an attribute that is changed with a merge changes with it; what was merged
-//! or aborted is gone.
+//! is still there, whole; an attribute that is changed with a merge changes with it; what was
+//! merged or aborted is gone.
 
 use std::collections::{BTreeMap, HashSet};
 
