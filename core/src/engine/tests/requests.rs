@@ -251,3 +251,23 @@ fn tables_answer_table_requests_only() {
     let no = Refusal::SegmentSealed { segment: "t".into(), offset: -1 };
     assert_eq!(refusal(&rig.run(update("t", VersionCondition::Any))), &no);
 }
+
+/// Shows that read-ahead stops at the durable end: behind it lies an append whose frame has no
+/// address yet, while the bytes before it are in the journal only.
+#[test]
+fn read_ahead_stops_before_what_is_not_durable() {
+    // Room to read ahead over all frames, and none of them in memory.
+    let mut rig = Rig::new(Limits { history_cache_bytes: 64 * 4096, ..tiny() });
+    rig.create("s");
+    rig.set_up(1, 1, 7, "s");
+    for number in 0..6 {
+        rig.run(append(1, number, &[number as u8; 3000]));
+    }
+    let mut rig = rig.restart(0);
+    rig.set_up(2, 2, 7, "s");
+    let accepted = rig.ask(2, append(2, 6, b"not durable"));
+    assert!(accepted.is_empty(), "{accepted:?}");
+    // Asked for more than is durable, before the append's frame is submitted.
+    let asked = rig.ask(3, read("s", 0, 1 << 20));
+    assert!(asked.iter().any(|effect| matches!(effect, Effect::Fetch { .. })), "{asked:?}");
+}
