@@ -140,19 +140,9 @@ impl AppendSessions {
 
     /// One event, header included, on a condition.
     pub(crate) fn conditional(&mut self, command: ConditionalAppend) -> Result<Routing, Close> {
-        self.block.interrupt()?;
-        let current = self.find(command.writer_id)?;
-        routing(
-            current,
-            command.request_id,
-            Append {
-                session: current.session,
-                event_number: command.event_number,
-                event_count: 1,
-                expected_offset: translate::condition(command.expected_offset),
-                data: [command.event.framed(), Bytes::new(), Bytes::new()],
-            },
-        )
+        let ConditionalAppend { writer_id, event_number, expected_offset, event, request_id } =
+            command;
+        self.on_condition(writer_id, request_id, event_number, expected_offset, event.framed())
     }
 
     /// Bytes on a condition.
@@ -160,17 +150,31 @@ impl AppendSessions {
         &mut self,
         command: ConditionalBlockEnd,
     ) -> Result<Routing, Close> {
+        let ConditionalBlockEnd { writer_id, event_number, expected_offset, data, request_id } =
+            command;
+        self.on_condition(writer_id, request_id, event_number, expected_offset, data)
+    }
+
+    /// Bytes that count as one event, on a condition.
+    fn on_condition(
+        &mut self,
+        writer_id: u128,
+        request_id: i64,
+        event_number: i64,
+        expected_offset: i64,
+        data: Bytes,
+    ) -> Result<Routing, Close> {
         self.block.interrupt()?;
-        let current = self.find(command.writer_id)?;
+        let current = self.find(writer_id)?;
         routing(
             current,
-            command.request_id,
+            request_id,
             Append {
                 session: current.session,
-                event_number: command.event_number,
+                event_number,
                 event_count: 1,
-                expected_offset: translate::condition(command.expected_offset),
-                data: [command.data, Bytes::new(), Bytes::new()],
+                expected_offset: translate::condition(expected_offset),
+                data: [data, Bytes::new(), Bytes::new()],
             },
         )
     }

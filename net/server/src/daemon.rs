@@ -10,10 +10,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use thalweg_control::{ControlConfig, Locate};
-use thalweg_core::id::{ContainerId, ShardId};
+use thalweg_core::id::ShardId;
 use thalweg_core::limits::Limits;
 use thalweg_net::Placement;
 use thalweg_runtime::{
@@ -26,6 +26,7 @@ use tracing::{info, warn};
 
 use crate::config::{CONTAINERS_PER_SHARD, Config, DeviceKind, SHARDS_MAX};
 use crate::data_directory::{self, DataDirectory};
+use crate::patience;
 use crate::shard_thread::{self, ShardParts};
 use crate::space;
 
@@ -41,10 +42,6 @@ const FRAME_OVERHEAD: usize = 64 << 10;
 
 /// How long calls under way may take when the control plane is stopped.
 const CONTROL_STOP_TIME: Duration = Duration::from_secs(2);
-
-/// How long a data port may be somebody else's before the start is refused, and how often to look.
-const PORT_PATIENCE: Duration = Duration::from_secs(1);
-const PORT_LOOK: Duration = Duration::from_millis(5);
 
 /// How often the starter looks whether a shard has died while recovering.
 const BOOT_LOOK: Duration = Duration::from_millis(50);
@@ -120,7 +117,7 @@ impl Addresses {
 
 impl Locate for Addresses {
     fn locate(&self, segment: &str) -> (String, u16) {
-        let shard = self.placement.shard(self.placement.container(segment));
+        let shard = self.placement.shard_of(segment);
         (self.config.listen.to_string(), self.config.shard_port(shard.0))
     }
 }
@@ -198,7 +195,8 @@ impl Server {
         let shards = start_shards(&config, &directory, placement, listeners, &bells, writes);
         let shards = shards.inspect_err(|_| stopper.stop())?;
         let (stop_control, stopped) = oneshot::channel();
-        let control = start_control(&config, placement, controller, stopped)?;
+        let control = start_control(&config, placement, controller, stopped);
+        let control = control.inspect_err(|_| stopper.stop())?;
         Ok(Self { config, placement, stopper, shards, control, stop_control, directory })
     }
 
@@ -274,17 +272,8 @@ fn bind_shards(config: &Config, shards: u16) -> Result<Vec<Listeners>, Error> {
 /// Sockets that the ring of a killed server held go on listening until the kernel has taken the
 /// ring apart, 10 to 30 ms after the process is gone: a port that is taken may come free at once.
 fn bind_patiently(network: &NetworkConfig) -> io::Result<Listeners> {
-    let begin = Instant::now();
-    loop {
-        match Listeners::bind(network) {
-            Err(error)
-                if error.kind() == io::ErrorKind::AddrInUse && begin.elapsed() < PORT_PATIENCE =>
-            {
-                std::thread::sleep(PORT_LOOK);
-            }
-            result => return result,
-        }
-    }
+    let is_taken = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
+    patience::retry(|| Listeners::bind(network), is_taken)
 }
 
 fn start_shards(
@@ -356,13 +345,12 @@ fn journal_config(
     shard: ShardId,
     journal_bytes: u64,
 ) -> thalweg_journal::Config {
-    let containers = (0..placement.containers()).map(ContainerId);
     // At least the four files that a journal must be able to have.
     let least = config.journal_file.0 * 4;
     thalweg_journal::Config {
         shard,
         directory: directory.marker().instance_bits(),
-        containers: containers.filter(|it| placement.shard(*it) == shard).collect(),
+        containers: placement.containers_of(shard).collect(),
         file_bytes: config.journal_file.0,
         journal_bytes_max: (journal_bytes / u64::from(placement.shards())).max(least),
         files_ahead: JOURNAL_FILES_AHEAD,

@@ -7,16 +7,14 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+
+use crate::patience;
 
 /// Version of everything below the data directory. A directory of another version is refused.
 pub const FORMAT_VERSION: u32 = 1;
 
 const MARKER: &str = "thalweg.marker";
 const LOCK: &str = "thalweg.lock";
-
-/// How long a start waits for the lock. A killed process on a healthy disk needs milliseconds.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -187,15 +185,7 @@ fn journal_name(shard: u16) -> String {
 /// Tries for a while: the lock of a killed process is free only when the last of its writes has
 /// ended.
 fn try_lock(lock: &File) -> Result<(), TryLockError> {
-    let patience = Instant::now() + LOCK_PATIENCE;
-    loop {
-        match lock.try_lock() {
-            Err(TryLockError::WouldBlock) if Instant::now() < patience => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            outcome => return outcome,
-        }
-    }
+    patience::retry(|| lock.try_lock(), |error| matches!(error, TryLockError::WouldBlock))
 }
 
 /// What the marker of a data directory says, without locking or changing anything.

@@ -4,6 +4,7 @@
 pub mod config;
 mod daemon;
 pub mod data_directory;
+mod patience;
 mod shard_thread;
 mod space;
 
