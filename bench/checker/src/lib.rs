@@ -1,0 +1,1 @@
+//! Judges histories of a stream store against its invariants.
