@@ -48,9 +48,23 @@ pub struct Config {
     /// Open even when blocks at the journal's end cannot be read, and cut there. By default an
     /// opening is refused then, because what lies there may have been acknowledged. Default false.
     pub cuts_unreadable_tail: bool,
+    /// What keeps a second owner away. Default: a lock.
+    pub exclusion: Exclusion,
     /// A planted bug, to show that the tests catch it.
     #[cfg(any(test, feature = "canary"))]
     pub canary: Option<Canary>,
+}
+
+/// What keeps two owners of a directory apart. The model is at the head of `claim.rs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exclusion {
+    /// The opener holds a lock that no process before it still holds, and that outlives each
+    /// process until the device has ended its last write.
+    Lock,
+    /// Nothing: an earlier owner may live, or be dead with writes on their way. Each owner answers
+    /// only within this time after it saw that the directory is still its own, and a new one waits
+    /// that long before it looks. More than nothing.
+    Lease(Duration),
 }
 
 /// Planted bugs. Each must be caught by a test.
@@ -81,6 +95,7 @@ impl Default for Config {
             recovery_read_bytes: 1 << 20,
             recovery_reads: 4,
             cuts_unreadable_tail: false,
+            exclusion: Exclusion::Lock,
             #[cfg(any(test, feature = "canary"))]
             canary: None,
         }
@@ -123,6 +138,11 @@ impl Config {
             (whole_blocks(self.prepare_write_bytes), "prepare_write_bytes", "whole blocks"),
             (whole_blocks(self.recovery_read_bytes), "recovery_read_bytes", "whole blocks"),
             ((1..=64).contains(&self.recovery_reads), "recovery_reads", "1 to 64"),
+            (
+                self.exclusion != Exclusion::Lease(Duration::ZERO),
+                "exclusion",
+                "a lease of more than nothing",
+            ),
         ];
         match rules.into_iter().find(|(kept, _, _)| !kept) {
             Some((_, name, rule)) => Err(ConfigError { name, rule }),
@@ -180,5 +200,7 @@ mod tests {
         assert_eq!(name(Config { prepare_write_bytes: 5, ..config() }), "prepare_write_bytes");
         assert_eq!(name(Config { recovery_read_bytes: 0, ..config() }), "recovery_read_bytes");
         assert_eq!(name(Config { recovery_reads: 65, ..config() }), "recovery_reads");
+        let exclusion = Exclusion::Lease(Duration::ZERO);
+        assert_eq!(name(Config { exclusion, ..config() }), "exclusion");
     }
 }

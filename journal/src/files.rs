@@ -6,8 +6,8 @@
 //! removed. A file id is never used twice, so a stale record never matches its file. A failed job
 //! gives its file up and is tried again a second later or when something was trimmed.
 //!
-//! Names: `journal-<id as 8 hex digits>`, `spare-<number>`, `fresh-<number>`; no other file of the
-//! directory is ever touched.
+//! Names: `journal-<id as 8 hex digits>`, `spare-<number>`, `fresh-<number>`; besides these and the
+//! `owner-<number>` of `claim.rs` no file of the directory is ever touched.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -46,8 +46,9 @@ pub(crate) struct LiveFile {
     pub(crate) start: Option<(FileStart, ContainerEpoch)>,
     /// Reads in flight; it is not recycled before they end.
     pub(crate) reads: u32,
-    /// A write or sync of it failed: it is removed, not recycled.
-    pub(crate) is_poisoned: bool,
+    /// Never written to again, so removed, not recycled: a write or sync of it failed, or another
+    /// process made it.
+    pub(crate) is_spent: bool,
 }
 
 /// A file that records can go on in.
@@ -120,12 +121,17 @@ pub(crate) fn fresh_name(number: u64) -> String {
     format!("fresh-{number}")
 }
 
+pub(crate) fn owner_name(number: u64) -> String {
+    format!("owner-{number}")
+}
+
 /// What a name of the directory says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Named {
     Journal(FileId),
     Spare(u64),
     Fresh(u64),
+    Owner(u64),
 }
 
 /// Reads a name; `None` for what is not ours.
@@ -134,6 +140,8 @@ pub(crate) fn parse_name(name: &str) -> Option<Named> {
         Named::Journal(FileId(u32::from_str_radix(hex, 16).ok()?))
     } else if let Some(number) = name.strip_prefix("spare-") {
         Named::Spare(number.parse().ok()?)
+    } else if let Some(number) = name.strip_prefix("owner-") {
+        Named::Owner(number.parse().ok()?)
     } else {
         Named::Fresh(name.strip_prefix("fresh-")?.parse().ok()?)
     };
@@ -142,6 +150,7 @@ pub(crate) fn parse_name(name: &str) -> Option<Named> {
         Named::Journal(id) => journal_name(id),
         Named::Spare(number) => spare_name(number),
         Named::Fresh(number) => fresh_name(number),
+        Named::Owner(number) => owner_name(number),
     };
     // Only the one spelling that we write is ours.
     (written == name).then_some(named)
@@ -280,7 +289,7 @@ impl Files {
         let idle = self.retiring.iter().position(|retiring| retiring.file.reads == 0);
         if let Some(index) = idle {
             let Retiring { id, file } = self.retiring.remove(index)?;
-            let is_good = !file.is_poisoned && file.bytes == self.file_bytes;
+            let is_good = !file.is_spent && file.bytes == self.file_bytes;
             if is_good && ahead < wanted + self.files_kept {
                 let number = self.take_number();
                 return Some(Job::recycle(id, file.handle, file.bytes, number));
@@ -378,6 +387,7 @@ mod tests {
         assert_eq!(parse_name("journal-0000001f"), Some(Named::Journal(FileId(31))));
         assert_eq!(parse_name(&spare_name(12)), Some(Named::Spare(12)));
         assert_eq!(parse_name(&fresh_name(0)), Some(Named::Fresh(0)));
+        assert_eq!(parse_name(&owner_name(3)), Some(Named::Owner(3)));
         for name in [
             "journal-0000001F",
             "journal-1f",

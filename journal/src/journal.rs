@@ -5,6 +5,7 @@
 //! `recover` begins another incarnation.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 use thalweg_core::env::device::{Device, DeviceEvent};
@@ -14,6 +15,7 @@ use thalweg_core::frame::{ContainerMask, SealedFrame};
 use thalweg_core::position::{BLOCK_BYTES, ContainerEpoch, FileId, JournalAddress};
 use thalweg_core::time::Instant;
 
+use crate::claim::Claim;
 use crate::config::{Config, ConfigError, blocks_of, reserve_blocks};
 use crate::counters::Counters;
 use crate::fetch::{self, Fetch, Fetches};
@@ -40,6 +42,7 @@ pub struct Journal<D> {
     pub(crate) epoch: Option<ContainerEpoch>,
     /// First record that this process knows must not come back; told to the next recovery.
     pub(crate) cut_from: Option<Sequence>,
+    pub(crate) claim: Claim,
     /// Files that a write or sync failed on, while this process lives.
     pub(crate) poisoned: BTreeSet<FileId>,
     /// Files that nothing refers to and that go as soon as that is safe on disk.
@@ -83,6 +86,7 @@ impl<D: Device> Journal<D> {
             fetches: Fetches::default(),
             counters: Counters::default(),
             epoch: None,
+            claim: Claim::new(config.exclusion),
             cut_from: None,
             poisoned: BTreeSet::new(),
             condemned: BTreeSet::new(),
@@ -160,7 +164,7 @@ impl<D: Device> Journal<D> {
             bytes: next.bytes,
             start: Some((start, writer.epoch)),
             reads: 0,
-            is_poisoned: false,
+            is_spent: false,
         };
         self.files.live.insert(next.id, file);
     }
@@ -201,7 +205,7 @@ impl<D: Device> Journal<D> {
         let error = event.outcome.as_ref().err()?;
         self.poisoned.insert(file);
         if let Some(live) = self.files.live.get_mut(&file) {
-            live.is_poisoned = true;
+            live.is_spent = true;
         }
         Some(fault_of("write", &journal_name(file), error))
     }
@@ -262,6 +266,11 @@ impl<D: Device> Journal<D> {
         if self.state != State::Open {
             return;
         }
+        self.claim.look(&mut self.port, now);
+        // What is begun while others may own the directory is harmless, but must not go on.
+        if !self.claim.is_valid(now) {
+            return;
+        }
         self.retire_condemned();
         if self.writer().is_beacon_due(now) {
             self.write_beacon(now);
@@ -272,6 +281,14 @@ impl<D: Device> Journal<D> {
 }
 
 impl<D: Device> journal::Journal for Journal<D> {
+    fn claim(&mut self) -> Result<Duration, Fault> {
+        self.claim_first()
+    }
+
+    fn is_owner(&self, now: Instant) -> bool {
+        self.claim.is_valid(now)
+    }
+
     fn recover(&mut self, visit: &mut dyn FnMut(Recovered)) -> Result<Opened, Fault> {
         self.recover_journal(visit)
     }
@@ -356,6 +373,7 @@ impl<D: Device> journal::Journal for Journal<D> {
                     let (token, outcome) = (event.token, event.outcome);
                     self.files.completed(&mut self.port, token, outcome, now, &mut self.counters);
                 }
+                Some(Purpose::Claim) => failed = failed.or(self.claim.looked(event)),
                 Some(Purpose::Recovery) | None => {}
             }
         }
@@ -380,7 +398,8 @@ impl<D: Device> journal::Journal for Journal<D> {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        if self.state != State::Open {
+        // While it looks whose the directory is, nothing else is due.
+        if self.state != State::Open || self.claim.is_looking() {
             return None;
         }
         let beacon = self.writer.as_ref().and_then(Writer::beacon_deadline);

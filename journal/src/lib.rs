@@ -9,6 +9,7 @@
 //! is durable, and one record of a new epoch at every opening. Records have a sequence of their
 //! own; frames keep the numbers the engine gave them. Byte tables: `docs/formats.md`.
 
+mod claim;
 mod config;
 mod counters;
 mod fence;
@@ -25,7 +26,7 @@ mod writer;
 
 #[cfg(any(test, feature = "canary"))]
 pub use config::Canary;
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, Exclusion};
 pub use counters::Counters;
 pub use journal::Journal;
 

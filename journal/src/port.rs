@@ -17,6 +17,8 @@ pub(crate) enum Purpose {
     Fetch = 3,
     /// Recovery and inspection, which wait.
     Recovery = 4,
+    /// Looking whose the directory is.
+    Claim = 5,
 }
 
 /// A device and the operations in flight on it.
@@ -32,7 +34,7 @@ pub(crate) struct Port<D> {
 
 /// What an operation was for.
 pub(crate) fn purpose_of(token: OperationToken) -> Option<Purpose> {
-    [Purpose::Record, Purpose::Files, Purpose::Fetch, Purpose::Recovery]
+    [Purpose::Record, Purpose::Files, Purpose::Fetch, Purpose::Recovery, Purpose::Claim]
         .into_iter()
         .find(|&purpose| purpose as u64 == token.0 >> 56)
 }

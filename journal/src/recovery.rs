@@ -43,10 +43,12 @@ impl<D: Device> Journal<D> {
         visit: &mut dyn FnMut(Recovered),
     ) -> Result<Opened, Fault> {
         self.shut();
+        self.claim_again()?;
         let mut survey = Survey::default();
         let outcome = survey::survey(&mut self.port, self.owner, &mut survey);
         self.adopt(&survey);
         outcome?;
+        self.claim.begin(&mut self.files);
         let files: Vec<Surveyed> = survey
             .files
             .iter()
@@ -63,8 +65,10 @@ impl<D: Device> Journal<D> {
         let epoch = fence::raise(highest, self.epoch)?;
         self.visit_found(&files, &end, visit);
         self.make_safe(&files, &end)?;
+        self.check_owner()?;
         self.clear_behind(&files, &end)?;
         self.settle_spares(&survey)?;
+        self.check_owner()?;
         self.begin_epoch(&files, &end, epoch)?;
         self.counters.tail_cut_bytes += end.tail_bytes;
         if end.tail_bytes > 0 {
@@ -120,12 +124,12 @@ impl<D: Device> Journal<D> {
             let &Surveyed { id, handle, bytes, head } = file;
             self.files.total_bytes += bytes;
             self.files.next_id = self.files.next_id.max(id.0 + 1);
-            if let Head::Prepared(_) = head {
+            if matches!(head, Head::Prepared(_)) {
                 self.files.ready.push_back(ReadyFile { id, handle, bytes });
                 continue;
             }
-            let is_poisoned = self.poisoned.contains(&id);
-            let live = LiveFile { handle, bytes, start: file.start(), reads: 0, is_poisoned };
+            let is_spent = self.poisoned.contains(&id) || !self.claim.is_own_file(id);
+            let live = LiveFile { handle, bytes, start: file.start(), reads: 0, is_spent };
             self.files.live.insert(id, live);
         }
         for &(number, bytes) in survey.spares.iter().chain(&survey.fresh) {
@@ -282,21 +286,25 @@ impl<D: Device> Journal<D> {
                 continue;
             }
             let live = self.files.live.remove(&file.id).expect("surveyed files were adopted");
-            cleared.push((file.id, live.handle, live.bytes, live.is_poisoned));
+            cleared.push((file.id, live.handle, live.bytes, live.is_spent));
         }
         // A prepared file can only be used when its id comes behind the last.
         let last = files.get(end.at.file).filter(|_| has_chain).map(|file| file.id);
-        let (kept, passed): (Vec<_>, Vec<_>) =
-            self.files.ready.drain(..).partition(|ready| last.is_none_or(|last| ready.id > last));
+        let claim = &self.claim;
+        let (kept, passed): (Vec<_>, Vec<_>) = self.files.ready.drain(..).partition(|ready| {
+            claim.is_own_file(ready.id) && last.is_none_or(|last| ready.id > last)
+        });
         self.files.ready.extend(kept);
-        cleared
-            .extend(passed.into_iter().map(|ready| (ready.id, ready.handle, ready.bytes, false)));
+        cleared.extend(passed.into_iter().map(|ready| {
+            let is_spent = !claim.is_own_file(ready.id);
+            (ready.id, ready.handle, ready.bytes, is_spent)
+        }));
         if cleared.is_empty() {
             return Ok(());
         }
-        for (id, handle, bytes, is_poisoned) in cleared {
+        for (id, handle, bytes, is_spent) in cleared {
             let name = journal_name(id);
-            if is_poisoned || bytes != self.config.file_bytes {
+            if is_spent || bytes != self.config.file_bytes {
                 self.port.device.close(handle);
                 self.remove(&name, bytes)?;
                 continue;
@@ -312,7 +320,7 @@ impl<D: Device> Journal<D> {
         self.sync_directory()
     }
 
-    fn sync_directory(&mut self) -> Result<(), Fault> {
+    pub(crate) fn sync_directory(&mut self) -> Result<(), Fault> {
         let synced = self.port.run(|device, token| device.sync_directory(token));
         synced.map(drop).map_err(|error| fault_of("sync", "journal directory", &error))
     }
@@ -338,7 +346,8 @@ impl<D: Device> Journal<D> {
             let name = spare_name(number);
             let held = self.files.spares.len() + self.files.ready.len();
             let is_wanted = held < self.config.files_ahead + self.config.files_kept;
-            if bytes != self.config.file_bytes || !is_wanted {
+            let is_own = self.claim.is_own_spare(number);
+            if bytes != self.config.file_bytes || !is_wanted || !is_own {
                 self.remove(&name, bytes)?;
                 continue;
             }
@@ -362,6 +371,7 @@ impl<D: Device> Journal<D> {
             && !end.needs_new_file
             && end.at.block < file.blocks()
             && !self.poisoned.contains(&file.id)
+            && self.claim.is_own_file(file.id)
         {
             let tail = Tail { file: file.id, block: end.at.block, blocks: file.blocks() };
             match self.write_opening(tail, epoch, chain) {
@@ -390,7 +400,7 @@ impl<D: Device> Journal<D> {
             bytes: ready.bytes,
             start: Some((start, epoch)),
             reads: 0,
-            is_poisoned: false,
+            is_spent: false,
         };
         self.files.live.insert(ready.id, live);
         let header = FileHeader {
@@ -427,7 +437,7 @@ impl<D: Device> Journal<D> {
         self.counters.poisonings += 1;
         self.poisoned.insert(tail.file);
         if let Some(file) = self.files.live.get_mut(&tail.file) {
-            file.is_poisoned = true;
+            file.is_spent = true;
         }
         fault_of("write", &journal_name(tail.file), error)
     }

@@ -4,5 +4,6 @@ mod crash;
 mod damage;
 mod failure;
 mod inspect;
+mod owners;
 mod service;
 mod world;

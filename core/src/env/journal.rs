@@ -3,6 +3,8 @@
 //! One journal serves all containers of a shard. A frame is the unit of durability: its operations
 //! are durable together or not at all. Frames become durable in the order submitted.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::fault::Fault;
@@ -71,6 +73,23 @@ pub struct Opened {
 /// Durable frames in order. Calls do not block, recovery excepted; completions arrive by
 /// [`poll`](Self::poll).
 pub trait Journal {
+    /// Takes the journal over from whoever had it; once, before the first [`recover`](Self::recover).
+    /// Gives how long its former owner may still answer: `recover` must not be called earlier.
+    /// Nothing to do, and no time, where a lock keeps other owners away.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn claim(&mut self) -> Result<Duration, Fault> {
+        Ok(Duration::ZERO)
+    }
+
+    /// Whether at `now`, read just before, nobody else can have taken the journal over and looked
+    /// at it. What is answered while this says no may be old; it must wait.
+    fn is_owner(&self, now: Instant) -> bool {
+        let _ = now;
+        true
+    }
+
     /// Finds the end of the journal, cuts what was not acknowledged, makes a new epoch durable and
     /// readies the journal for [`submit`](Self::submit). Every frame from the newest recorded
     /// replay position on is given to `visit`, oldest first. Blocks. Called once at start, and

@@ -75,6 +75,7 @@ pub(crate) fn survey<D: Device>(
             Some(Named::Journal(id)) => ids.push(id),
             Some(Named::Spare(number)) => survey.spares.push((number, bytes)),
             Some(Named::Fresh(number)) => survey.fresh.push((number, bytes)),
+            Some(Named::Owner(_)) => {}
             None => tracing::debug!(name, "not a journal file"),
         }
     }

@@ -62,7 +62,8 @@ pub(super) fn tiny() -> Config {
 impl World {
     pub(super) fn new(seed: u64, config: Config) -> Self {
         let disk = MemoryDisk::new(seed, u64::MAX);
-        let journal = Journal::new(disk.device(), config.clone()).expect("settings are legal");
+        let mut journal = Journal::new(disk.device(), config.clone()).expect("settings are legal");
+        journal.claim().expect("nothing fails yet");
         Self {
             journal,
             disk,
@@ -100,6 +101,7 @@ impl World {
         self.disk.kill();
         self.journal =
             Journal::new(self.disk.device(), self.config.clone()).expect("settings are legal");
+        self.journal.claim().expect("a claim is tried often enough");
     }
 
     pub(super) fn cut_power(&mut self) {
