@@ -10,6 +10,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -73,7 +74,7 @@ impl MemoryDisk {
             write_failures: 0,
             read_failures: 0,
             unreadable: Vec::new(),
-            wrong_reads: 0,
+            wrong_reads: 0..0,
             fuse: None,
             completed_operations: 0,
         })))
@@ -106,8 +107,8 @@ impl MemoryDisk {
         self.0.borrow_mut().unreadable.clear();
     }
 
-    /// Lets the next so many reads come back with a flipped bit.
-    pub fn set_wrong_reads(&self, reads: u64) {
+    /// Lets these of the next reads, counted from 0, come back with flipped bits.
+    pub fn set_wrong_reads(&self, reads: Range<u64>) {
         self.0.borrow_mut().wrong_reads = reads;
     }
 
@@ -244,10 +245,13 @@ impl MemoryDevice {
                 let part = part.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
                 let mut bytes = aligned_memory(length);
                 bytes.extend_from_slice(part);
-                if state.wrong_reads > 0 {
-                    state.wrong_reads -= 1;
+                if state.wrong_reads.contains(&0) {
+                    // A header and what lies in the middle.
+                    bytes[20] ^= 1;
                     bytes[length / 2] ^= 1;
                 }
+                let (from, to) = (state.wrong_reads.start, state.wrong_reads.end);
+                state.wrong_reads = from.saturating_sub(1)..to.saturating_sub(1);
                 return Ok(DeviceOutcome::Read(bytes));
             }
             Operation::Rename { from, to } => {

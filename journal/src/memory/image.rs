@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 
 use bytes::Bytes;
 use thalweg_core::env::device::OperationToken;
@@ -60,8 +61,8 @@ pub(super) struct State {
     pub(super) read_failures: u64,
     /// Inodes and offsets of blocks that cannot be read.
     pub(super) unreadable: Vec<(u64, u64)>,
-    /// Reads that give a flipped bit once and are right afterwards.
-    pub(super) wrong_reads: u64,
+    /// Which of the next reads give flipped bits; the disk is right.
+    pub(super) wrong_reads: Range<u64>,
     /// Operations until the machine stops: later ones fail and do nothing.
     pub(super) fuse: Option<u64>,
     pub(super) completed_operations: u64,

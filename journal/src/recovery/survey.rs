@@ -84,9 +84,16 @@ pub(crate) fn survey<D: Device>(
         let (handle, bytes) = open_file(port, &journal_name(id))?;
         let unread = Head::Unknown { is_blank: false };
         survey.files.push(Surveyed { id, handle, bytes, head: unread });
-        let first = read_block(port, handle, bytes, 0);
-        let second = read_block(port, handle, bytes, 1);
-        let head = head(owner, id, first.as_deref(), second.as_deref())?;
+        let mut judge = || {
+            let first = read_block(port, handle, bytes, 0);
+            let second = read_block(port, handle, bytes, 1);
+            head(owner, id, first.as_deref(), second.as_deref())
+        };
+        // A transfer can fail where the disk is right.
+        let head = match judge() {
+            Ok(head @ Head::Live(..)) => head,
+            _ => judge()?,
+        };
         survey.files.last_mut().expect("was pushed").head = head;
     }
     Ok(())

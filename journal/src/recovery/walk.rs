@@ -19,7 +19,9 @@ use thalweg_core::position::{BLOCK_BYTES, ContainerEpoch, FrameNumber};
 
 use crate::config::Config;
 use crate::files::journal_name;
-use crate::layout::{Checksum, Owner, RecordHeader, RecordKind, Sequence, payload_checksum};
+use crate::layout::{
+    Checksum, FileHeader, Owner, RecordHeader, RecordKind, Sequence, payload_checksum,
+};
 use crate::port::Port;
 use crate::recovery::reader::Reader;
 use crate::recovery::survey::{Head, Surveyed};
@@ -245,8 +247,7 @@ impl<'a, D: Device> Walk<'a, D> {
             self.enter(next, visit);
             return true;
         }
-        self.unreadable = None;
-        match self.examine() {
+        match self.examine_twice() {
             Verdict::Good(header, checksum, bytes) => {
                 self.accept(&header, checksum, &bytes);
                 visit(Found::Record { header, bytes });
@@ -297,10 +298,32 @@ impl<'a, D: Device> Walk<'a, D> {
     fn hold_file_header(&mut self) {
         let Some(file) = self.file().copied() else { return };
         let Some((start, _)) = file.start() else { return };
-        if let Some(bytes) = self.reader.read(self.port, &file, 0, 1) {
+        let bytes = self.reader.read(self.port, &file, 0, 1);
+        // Only what was read right is worth writing again.
+        let is_right = |bytes: &Bytes| {
+            FileHeader::decode(bytes).is_ok_and(|header| header.start == Some(start))
+        };
+        if let Some(bytes) = bytes.filter(is_right) {
             let held = Uncertain { sequence: start.first, file: self.at.file, offset: 0, bytes };
             self.uncertain.push(held);
         }
+    }
+
+    /// Judges the record at the current place; what is bad is read once more, because a transfer
+    /// can fail where the disk is right.
+    fn examine_twice(&mut self) -> Verdict {
+        self.unreadable = None;
+        let first = self.examine();
+        if matches!(first, Verdict::Good(..)) || self.file().is_none() {
+            return first;
+        }
+        self.reader.close(self.port);
+        self.unreadable = None;
+        let second = self.examine();
+        if let Verdict::Good(header, ..) = &second {
+            tracing::warn!(place = self.place(), sequence = header.sequence.0, "read wrong once");
+        }
+        second
     }
 
     /// Judges the record at the current place.

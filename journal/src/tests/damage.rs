@@ -204,13 +204,30 @@ fn a_fetch_that_was_wrong_once_is_repeated() {
     let mut world = closed_journal(10, 5);
     world.recover().expect("recovers");
     let written = world.written[&FrameNumber(2)].clone();
-    world.disk.set_wrong_reads(1);
+    world.disk.set_wrong_reads(0..1);
     assert_eq!(world.fetch(written.address).expect("right at last"), written.bytes);
     assert_eq!(world.journal.counters().rereads, 1);
-    world.disk.set_wrong_reads(2);
+    world.disk.set_wrong_reads(0..2);
     let fault = world.fetch(written.address).expect_err("wrong twice");
     assert_eq!(fault.class, FaultClass::Corrupt);
     assert!(fault.detail.contains("journal-00000001 at offset"), "{fault}");
+}
+
+/// Whichever read of a recovery is wrong once, all that was acknowledged is found.
+#[test]
+fn a_recovery_that_reads_wrong_once_finds_everything() {
+    for read in 0..60 {
+        let mut world = closed_journal(12, 25);
+        world.disk.set_wrong_reads(read..read + 1);
+        world.recover().expect("recovers");
+        assert!(world.damaged.is_empty(), "read {read}: {:?}", world.damaged);
+        assert_eq!(world.found.len(), 25, "read {read}");
+        world.write(1);
+        world.settle();
+        world.cut_power();
+        world.recover().expect("recovers");
+        assert_eq!((world.damaged.len(), world.found.len()), (0, 26), "read {read}");
+    }
 }
 
 /// A directory of another shard, another data directory or another format is refused untouched.
