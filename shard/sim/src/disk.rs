@@ -26,6 +26,7 @@ use bytes::Bytes;
 use thalweg_core::env::device::{Device, DeviceEvent, DeviceOutcome, FileHandle, OperationToken};
 
 use crate::clock::{Clock, MICROSECOND, MILLISECOND};
+use crate::faults::{FaultKind, Faults};
 use crate::image::{Completion, Image, Inode, SECTOR_BYTES, Survival};
 use crate::rng::Rng;
 use crate::trace::{Trace, check, trace};
@@ -73,6 +74,7 @@ pub(crate) struct Disk {
     rng: Rng,
     clock: Clock,
     trace: Trace,
+    faults: Faults,
     /// By time of completion and order of queueing.
     in_flight: BTreeMap<(u64, u64), (OperationToken, Operation)>,
     completed: Vec<DeviceEvent>,
@@ -122,13 +124,13 @@ impl Operation {
         }
     }
 
-    fn fault_name(&self) -> &'static str {
+    fn fault_kind(&self) -> FaultKind {
         match self {
-            Self::Write { .. } | Self::WriteDurable { .. } => "EIO on write",
-            Self::Sync { .. } => "EIO on sync",
-            Self::Read { .. } => "EIO on read",
-            Self::SyncDirectory { .. } => "EIO on directory sync",
-            _ => "EIO on directory operation",
+            Self::Write { .. } | Self::WriteDurable { .. } => FaultKind::WriteError,
+            Self::Sync { .. } => FaultKind::SyncError,
+            Self::Read { .. } => FaultKind::ReadError,
+            Self::SyncDirectory { .. } => FaultKind::DirectorySyncError,
+            _ => FaultKind::DirectoryError,
         }
     }
 }
@@ -137,8 +139,8 @@ impl Disk {
     fn queue(&mut self, token: OperationToken, operation: Operation) {
         let mut delay = self.rng.between(5, self.options.latency_us_max) * MICROSECOND;
         if self.rng.per_million(self.options.stall_per_million) {
-            delay += self.rng.between(1, 300) * MILLISECOND;
-            self.trace.count("disk stalls");
+            let stall = self.rng.between(1, 300) * MILLISECOND;
+            delay += if self.faults.strike(FaultKind::DiskStall, true) { stall } else { 0 };
         }
         self.queued += 1;
         self.in_flight.insert((self.clock.nanos() + delay, self.queued), (token, operation));
@@ -165,9 +167,9 @@ impl Disk {
     }
 
     fn complete(&mut self, operation: Operation) -> io::Result<DeviceOutcome> {
-        if self.rng.per_million(operation.fault_rate(&self.options)) {
-            self.trace.count(operation.fault_name());
-            trace!(self.trace, "disk {}: {}", self.shard, operation.fault_name());
+        let fails = self.rng.per_million(operation.fault_rate(&self.options));
+        if self.faults.strike(operation.fault_kind(), fails) {
+            trace!(self.trace, "disk {}: {:?}", self.shard, operation.fault_kind());
             self.fail(&operation);
             return Err(device_failed());
         }
@@ -293,6 +295,7 @@ impl DiskControl {
         rng: Rng,
         clock: Clock,
         trace: Trace,
+        faults: Faults,
     ) -> Self {
         Self(Rc::new(RefCell::new(Disk {
             shard,
@@ -301,6 +304,7 @@ impl DiskControl {
             rng,
             clock,
             trace,
+            faults,
             in_flight: BTreeMap::new(),
             completed: Vec::new(),
             orphans: Vec::new(),

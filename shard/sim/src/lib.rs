@@ -10,6 +10,7 @@ mod client;
 mod clock;
 mod disk;
 mod environment;
+mod faults;
 mod image;
 mod link;
 mod model;
@@ -25,22 +26,26 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+pub use faults::{Fault, FaultKind, Mask};
 pub use options::Canary;
 
 use crate::clock::Clock;
+use crate::faults::Faults;
 use crate::options::Options;
 use crate::rng::Rng;
 use crate::trace::Trace;
 use crate::world::World;
 
 /// How a seed is run.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Run {
     /// A planted bug that must be caught.
     pub canary: Option<Canary>,
     /// Let acknowledged bytes rot at rest once: beyond the promise, where a server may refuse to
     /// serve but may not serve what is wrong.
     pub rots: bool,
+    /// Faults that are held back.
+    pub mask: Mask,
     /// Print every line of the trace as it is written.
     pub is_verbose: bool,
 }
@@ -56,6 +61,8 @@ pub struct Verdict {
     pub hash: u64,
     /// What was counted.
     pub counts: BTreeMap<&'static str, u64>,
+    /// The faults that struck, in order.
+    pub faults: Vec<Fault>,
     /// The options, for people.
     pub options: String,
     /// The last lines of the trace, oldest first.
@@ -68,7 +75,7 @@ thread_local! {
 }
 
 /// Runs one seed.
-pub fn run(seed: u64, run: Run) -> Verdict {
+pub fn run(seed: u64, run: &Run) -> Verdict {
     let rng = Rng::new(seed);
     let options = Options::draw(&mut rng.split(0), run.canary, run.rots);
     #[cfg(feature = "canary")]
@@ -79,7 +86,10 @@ pub fn run(seed: u64, run: Run) -> Verdict {
     let trace = Trace::new(clock.clone(), run.is_verbose);
     let text = options.to_string();
     RUNNING.set(Some((seed, text.clone(), trace.clone())));
-    let world = || World::new(options, &rng, trace.clone(), clock.clone()).run();
+    let faults = Faults::new(run.mask.clone(), clock.clone(), trace.clone());
+    let world = || {
+        World::new(options, &rng, trace.clone(), clock.clone(), faults.clone()).run();
+    };
     // Where panics abort, the hook of the program reports instead.
     if catch_unwind(AssertUnwindSafe(world)).is_err() {
         trace.violation("panic", format_args!("{}", PANIC.take()));
@@ -91,6 +101,7 @@ pub fn run(seed: u64, run: Run) -> Verdict {
         violation: trace.violated(),
         hash: trace.hash(),
         counts: trace.counts(),
+        faults: faults.struck(),
         options: text,
         last_lines: trace.last_lines(),
     }

@@ -14,6 +14,7 @@ use thalweg_core::env::network::{Network, NetworkEvent};
 use thalweg_core::id::ConnectionId;
 
 use crate::clock::{Clock, MICROSECOND};
+use crate::faults::{FaultKind, Faults};
 use crate::rng::Rng;
 use crate::trace::{Trace, check};
 
@@ -77,6 +78,7 @@ pub(crate) struct Links {
     rng: Rng,
     clock: Clock,
     trace: Trace,
+    faults: Faults,
     links: BTreeMap<ConnectionId, Link>,
     arrivals: BTreeMap<(u64, u64), (ConnectionId, Arrival)>,
     scheduled: u64,
@@ -104,12 +106,14 @@ impl Links {
         rng: Rng,
         clock: Clock,
         trace: Trace,
+        faults: Faults,
     ) -> Self {
         Self {
             options,
             rng,
             clock,
             trace,
+            faults,
             links: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             scheduled: 0,
@@ -183,6 +187,7 @@ impl Links {
             let piece = bytes.split_to(size as usize);
             let delay = self.delay();
             let resets = self.rng.per_million(self.options.reset_per_million);
+            let resets = self.faults.strike(FaultKind::LinkReset, resets);
             let Some(link) = self.links.get_mut(&connection) else { return };
             let last = match direction {
                 Direction::ToServer => &mut link.to_server_at,
@@ -277,7 +282,6 @@ impl Links {
             }
             Arrival::CloseDone => self.tell_shard_closed(connection),
             Arrival::Reset => {
-                self.trace.count("link resets");
                 if std::mem::take(&mut link.is_client_open) {
                     self.client_events.push_back((link.client, ClientEvent::Closed(connection)));
                 }

@@ -53,7 +53,7 @@ fn commit_of_tree() -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-fn replay_command(seed: u64, run: Run) -> String {
+fn replay_command(seed: u64, run: &Run) -> String {
     let rot = if run.rots { " --rot" } else { "" };
     let (feature, canary) = match run.canary {
         Some(canary) => (" --features canary", format!(" --canary {canary:?}")),
@@ -62,7 +62,7 @@ fn replay_command(seed: u64, run: Run) -> String {
     format!("cargo run --release -p thalweg-sim{feature} --{canary}{rot} --seed {seed}")
 }
 
-fn report_failure(verdict: &Verdict, run: Run) {
+fn report_failure(verdict: &Verdict, run: &Run) {
     println!("{}", verdict.options);
     println!("last {} lines:", verdict.last_lines.len());
     verdict.last_lines.iter().for_each(|line| println!("  {line}"));
@@ -82,13 +82,13 @@ fn report_panics(run: Run) {
             println!("{options}");
             lines.iter().for_each(|line| println!("  {line}"));
             println!("seed {seed} at commit {} panicked: {panic}", commit());
-            println!("replay: {}", replay_command(seed, run));
+            println!("replay: {}", replay_command(seed, &run));
         }
         default(panic);
     }));
 }
 
-fn run_one(seed: u64, run: Run) -> ExitCode {
+fn run_one(seed: u64, run: &Run) -> ExitCode {
     let verdict = thalweg_sim::run(seed, run);
     if verdict.violation.is_some() {
         report_failure(&verdict, run);
@@ -106,7 +106,7 @@ fn summary(counts: &BTreeMap<&'static str, u64>) -> String {
     counts.iter().map(|(what, count)| format!("{what} {count}")).collect::<Vec<_>>().join(", ")
 }
 
-fn run_many(seeds: Range<u64>, run: Run, keep_going: bool) -> ExitCode {
+fn run_many(seeds: Range<u64>, run: &Run, keep_going: bool) -> ExitCode {
     let start = Instant::now();
     let mut totals: BTreeMap<&'static str, u64> = BTreeMap::new();
     let mut failures = Vec::new();
@@ -153,12 +153,17 @@ fn run_many(seeds: Range<u64>, run: Run, keep_going: bool) -> ExitCode {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let run = Run { canary: arguments.canary, rots: arguments.rot, is_verbose: arguments.verbose };
-    report_panics(run);
+    let run = Run {
+        canary: arguments.canary,
+        rots: arguments.rot,
+        is_verbose: arguments.verbose,
+        ..Run::default()
+    };
+    report_panics(run.clone());
     match (arguments.seed, arguments.seeds) {
-        (Some(seed), None) => run_one(seed, run),
-        (None, Some(seeds)) => run_many(seeds, run, arguments.keep_going),
-        (None, None) => run_many(0..1_000, run, arguments.keep_going),
+        (Some(seed), None) => run_one(seed, &run),
+        (None, Some(seeds)) => run_many(seeds, &run, arguments.keep_going),
+        (None, None) => run_many(0..1_000, &run, arguments.keep_going),
         (Some(_), Some(_)) => {
             println!("either --seed or --seeds");
             ExitCode::FAILURE

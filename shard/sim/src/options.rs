@@ -208,6 +208,7 @@ fn draw_limits(rng: &mut Rng, journal_file_bytes: u64) -> Limits {
         checkpoint_part_bytes: rng.pick(&[500, 2 << 10]),
         // Less than the one file that is prepared ahead.
         journal_reserve_bytes: journal_file_bytes / 4,
+        ..Limits::default()
     }
 }
 

@@ -17,6 +17,7 @@ use crate::client::{Client, Phase, Shared};
 use crate::clock::{Clock, MICROSECOND, MILLISECOND, SECOND};
 use crate::disk::DiskControl;
 use crate::environment::SimulatedEnv;
+use crate::faults::{FaultKind, Faults};
 use crate::image::Survival;
 use crate::link::{LinkHandle, Links};
 use crate::model::Model;
@@ -50,6 +51,7 @@ struct Machine {
 /// A running world.
 pub(crate) struct World {
     shared: Shared,
+    faults: Faults,
     rng: Rng,
     machines: Vec<Machine>,
     post: SharedPost,
@@ -68,13 +70,20 @@ pub(crate) struct World {
 
 impl World {
     /// The world of these options, before anything happened.
-    pub(crate) fn new(options: Options, rng: &Rng, trace: Trace, clock: Clock) -> Self {
+    pub(crate) fn new(
+        options: Options,
+        rng: &Rng,
+        trace: Trace,
+        clock: Clock,
+        faults: Faults,
+    ) -> Self {
         let links = Links::new(
             options.shards,
             options.link.clone(),
             rng.split(1),
             clock.clone(),
             trace.clone(),
+            faults.clone(),
         );
         let machines = (0..options.shards)
             .map(|shard| {
@@ -85,6 +94,7 @@ impl World {
                     disk_rng,
                     clock.clone(),
                     trace.clone(),
+                    faults.clone(),
                 );
                 Machine { shard: None, disk, turn_at: None, deadline: None, last_turn: 0 }
             })
@@ -104,6 +114,7 @@ impl World {
         let Troupe { founder, others, counters, tables } = assemble(&mut shared, &rng.split(2));
         let mut world = Self {
             shared,
+            faults,
             rng: rng.split(3),
             machines,
             post,
@@ -203,7 +214,9 @@ impl World {
         self.shared.clock.advance_to(self.next_time());
         let now = self.now();
         if self.next_crash.is_some_and(|at| at <= now) {
-            self.crash();
+            if self.faults.strike(FaultKind::ProcessKill, true) {
+                self.crash();
+            }
             self.schedule_crash();
         }
         if self.next_boot.is_some_and(|at| at <= now) {
@@ -286,8 +299,9 @@ impl World {
         if self.rng.percent(10) {
             let hour: i64 = 3_600_000;
             let jump = self.rng.pick(&[-hour, hour, -hour * 8_766, hour * 8_766]);
-            self.shared.clock.jump_wall(jump);
-            self.shared.trace.count("wall clock jumps");
+            if self.faults.strike(FaultKind::WallClockJump, true) {
+                self.shared.clock.jump_wall(jump);
+            }
         }
         let is_power_cut = self.rng.percent(self.shared.options.power_cut_percent);
         self.end_process(is_power_cut);
@@ -297,12 +311,16 @@ impl World {
 
     fn end_process(&mut self, is_power_cut: bool) {
         let survival = is_power_cut.then(|| {
-            *[Survival::Everything, Survival::Nothing, Survival::Chance, Survival::Chance]
-                .get(self.rng.index(4))
-                .expect("four ways")
+            self.rng.pick(&[
+                Survival::Everything,
+                Survival::Nothing,
+                Survival::Chance,
+                Survival::Chance,
+            ])
         });
+        let survival = survival.filter(|_| self.faults.strike(FaultKind::PowerCut, is_power_cut));
         trace!(self.shared.trace, "the process ends, power cut: {survival:?}");
-        self.shared.trace.count(if is_power_cut { "power cuts" } else { "process kills" });
+        self.shared.trace.count("process ends");
         for (index, machine) in self.machines.iter_mut().enumerate() {
             machine.shard = None;
             machine.turn_at = None;
@@ -313,10 +331,11 @@ impl World {
         self.post.borrow_mut().clear();
         if self.shared.options.rots && !self.has_rotted && self.rng.percent(20) {
             let index = self.rng.index(self.machines.len());
-            self.has_rotted = self.machines[index].disk.rot();
+            if self.faults.strike(FaultKind::Rot, true) {
+                self.has_rotted = self.machines[index].disk.rot();
+            }
             if self.has_rotted {
                 trace!(self.shared.trace, "disk {index} rots");
-                self.shared.trace.count("bits rotted");
             }
         }
     }
@@ -333,7 +352,9 @@ impl World {
             let percent = self.shared.options.crash_in_recovery_percent;
             if is_faulty && self.rng.percent(percent) {
                 let operations = self.rng.between(1, 150);
-                self.machines[index].disk.set_fuse(Some(operations));
+                if self.faults.strike(FaultKind::CrashInRecovery, true) {
+                    self.machines[index].disk.set_fuse(Some(operations));
+                }
             }
             let booted = self.boot_shard(index);
             let machine = &mut self.machines[index];
@@ -345,7 +366,7 @@ impl World {
                     self.shared.links.borrow_mut().serve_shard(index);
                 }
                 Ok(_) => {
-                    self.shared.trace.count("crashes in recovery");
+                    self.shared.trace.count("recoveries cut short");
                     self.crash();
                     return;
                 }

@@ -8,7 +8,7 @@ const SEEDS: u64 = 1_000;
 
 fn is_caught(canary: Canary) {
     let with_bug = Run { canary: Some(canary), ..Run::default() };
-    let caught = (0..SEEDS).find(|seed| run(*seed, with_bug).violation.is_some());
+    let caught = (0..SEEDS).find(|seed| run(*seed, &with_bug).violation.is_some());
     assert!(caught.is_some(), "{canary:?} was not noticed in {SEEDS} seeds");
 }
 

@@ -5,7 +5,7 @@ use std::process::Command;
 use thalweg_sim::{Run, run};
 
 fn holds(seed: u64, why: &str) {
-    let verdict = run(seed, Run::default());
+    let verdict = run(seed, &Run::default());
     assert_eq!(verdict.violation, None, "seed {seed} ({why})\n{}", verdict.last_lines.join("\n"));
 }
 
