@@ -62,17 +62,28 @@ impl Container {
             Operation::UpdateAttributes { segment, attributes } => {
                 let handle = self.segments.expect_id(*segment)?;
                 let segment = self.existing(handle);
+                let before = segment.attributes.memory_bytes();
                 for (attribute, value) in attributes {
                     segment.attributes.set(*attribute, *value);
                 }
+                let after = segment.attributes.memory_bytes();
+                self.segments.resized(before, after);
             }
             Operation::TableUpdate { segment, change } => {
                 let handle = self.segments.expect_id(*segment)?;
-                return update_table(self.existing(handle), change).map(Applied::Versions);
+                let before = self.existing(handle).memory_bytes();
+                let versions = update_table(self.existing(handle), change);
+                let after = self.existing(handle).memory_bytes();
+                self.segments.resized(before, after);
+                return versions.map(Applied::Versions);
             }
             Operation::TableRemove { segment, change } => {
                 let handle = self.segments.expect_id(*segment)?;
-                remove_from_table(self.existing(handle), change)?;
+                let before = self.existing(handle).memory_bytes();
+                let removed = remove_from_table(self.existing(handle), change);
+                let after = self.existing(handle).memory_bytes();
+                self.segments.resized(before, after);
+                removed?;
             }
             // What a checkpoint holds was applied before it was written.
             Operation::Checkpoint(_) => {}
@@ -96,13 +107,18 @@ impl Container {
                 append.offset.0, segment.name, segment.length.0, segment.is_sealed
             )));
         }
+        let before = segment.attributes.memory_bytes();
         segment.attributes.set(append.writer.into(), append.event_number);
         segment.attributes.count_events(i64::from(append.event_count));
+        let after = segment.attributes.memory_bytes();
         if append.length == 0 {
+            self.segments.resized(before, after);
             return Ok(Applied::Done);
         }
         segment.length = append.offset.advance(u64::from(append.length));
-        match segment.index.append(frame, position, append.offset, append.length) {
+        let indexed = segment.index.append(frame, position, append.offset, append.length);
+        self.segments.resized(before, after);
+        match indexed {
             Indexed::Chained(previous) => return Ok(Applied::Chained(previous)),
             Indexed::NewExtent => match (frame.address(), frame.number()) {
                 (Some(address), _) => files.add(address.file(), 1),
@@ -173,9 +189,12 @@ impl Container {
         let grown = self.existing(target);
         grown.length = length.advance(gone.length.0);
         let pending = grown.index.merge(gone.index, source.id, length, gone.length.0);
+        let before = grown.attributes.memory_bytes();
         for (attribute, value) in &merge.attributes {
             grown.attributes.set(*attribute, *value);
         }
+        let after = grown.attributes.memory_bytes();
+        self.segments.resized(before, after);
         for number in pending {
             self.touched.entry(number).or_default().push(target);
         }

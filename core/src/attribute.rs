@@ -12,6 +12,10 @@ use crate::request::{AttributeUpdate, AttributeUpdateKind};
 /// Core attributes that are kept as fields: lower halves of their ids.
 const FIELDS: usize = 5;
 
+/// Memory of an attribute in the map, bytes: 24 in nodes that are about 70 % full when ids are
+/// random, with what the allocator adds (measured with a million).
+const ATTRIBUTE_MEMORY_BYTES: usize = 40;
+
 /// See the module's comment. An attribute that is not set reads as the null value, and setting the
 /// null value unsets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +31,11 @@ impl Default for Attributes {
 }
 
 impl Attributes {
+    /// Memory of those in the map, bytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.others.len() * ATTRIBUTE_MEMORY_BYTES
+    }
+
     pub(crate) fn value(&self, attribute: AttributeId) -> i64 {
         match field(attribute) {
             Some(index) => self.core[index],

@@ -29,6 +29,10 @@ use crate::table_request::TableRequest;
 use crate::tail::ParkedReads;
 use crate::time::Now;
 
+/// Memory of an append session, bytes: itself, its places in the lists by id, connection and
+/// writer, and what its connection keeps of it.
+const SESSION_MEMORY_BYTES: usize = 512;
+
 /// What the containers of a shard share: frames, caches, waiting reads.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -100,6 +104,11 @@ impl Container {
             checkpoint: CheckpointState::default(),
             woken: Vec::new(),
         }
+    }
+
+    /// Memory of its segments and sessions, bytes, estimated.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.segments.memory_bytes() + self.sessions.len() * SESSION_MEMORY_BYTES
     }
 
     /// Does what the request asks, or says why not.

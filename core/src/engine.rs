@@ -75,6 +75,7 @@ impl Engine {
         match found {
             Recovered::Frame { address, number, bytes } => {
                 recovery.frame(number, address, &bytes, |id| place(&self.containers, id));
+                self.newest_file = self.newest_file.max(address.file());
                 self.shared.tail.push(address, bytes);
             }
             Recovered::Damaged { containers, fault } => recovery.damage(containers, fault),
@@ -269,7 +270,7 @@ impl Engine {
         self.shared.log.want_frame();
     }
 
-    /// File of the newest frame submitted; file 0 before the first.
+    /// File of the newest frame submitted or recovered; file 0 before the first.
     pub fn newest_file(&self) -> FileId {
         self.newest_file
     }
@@ -288,6 +289,13 @@ impl Engine {
     /// Bytes of operations accepted and not durable yet.
     pub fn accepted_bytes(&self) -> usize {
         self.shared.log.accepted_bytes()
+    }
+
+    /// Memory of what clients make the shard remember, bytes, estimated: segments with their
+    /// attributes and entries, append sessions, parked reads.
+    pub fn state_bytes(&self) -> usize {
+        let containers = self.containers.iter().map(Container::memory_bytes).sum::<usize>();
+        containers + self.shared.parked.len() * PARKED_READ_MEMORY_BYTES
     }
 
     /// The oldest frame that a recovery needs: the minimum over all containers of the oldest frame
@@ -310,6 +318,10 @@ impl Engine {
         self.shard
     }
 }
+
+/// Memory of a parked read, bytes: itself and its places in the lists by id, connection and
+/// segment.
+const PARKED_READ_MEMORY_BYTES: usize = 256;
 
 /// Place of a container in the engine. A shard has few: a walk beats a map.
 fn place(containers: &[Container], id: ContainerId) -> Option<usize> {

@@ -41,6 +41,8 @@ pub struct Limits {
     pub parked_read: Duration,
     /// Reads parked at tails, per shard. Default 1,048,576.
     pub parked_reads_max: usize,
+    /// Reads parked at tails, per connection; one more closes it. Default 4,096.
+    pub parked_reads_per_connection_max: usize,
     /// Journal bytes after which a container writes a checkpoint. Default 128 MiB.
     pub checkpoint_interval_bytes: u64,
     /// Bytes of checkpoint put into one frame. Default 256 KiB.
@@ -59,6 +61,7 @@ impl Default for Limits {
             accepted_bytes_max: 32 << 20,
             parked_read: Duration::from_secs(120),
             parked_reads_max: 1 << 20,
+            parked_reads_per_connection_max: 4096,
             checkpoint_interval_bytes: 128 << 20,
             checkpoint_part_bytes: 256 << 10,
             journal_reserve_bytes: 64 << 20,

@@ -257,8 +257,11 @@ fn park(
     read: PendingRead,
     effects: &mut Vec<Effect>,
 ) {
-    if shared.parked.len() >= shared.limits.parked_reads_max {
-        let reason = CloseReason::Unavailable;
+    let own = shared.parked.len_of(read.token.into());
+    if shared.parked.len() >= shared.limits.parked_reads_max
+        || own >= shared.limits.parked_reads_per_connection_max
+    {
+        let reason = CloseReason::ParkedReads;
         effects.push(Effect::Close { token: read.token, reason });
         return;
     }

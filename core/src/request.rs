@@ -559,6 +559,8 @@ pub enum CloseReason {
     Protocol,
     /// The container cannot answer: damaged, recovering, or its journal failed.
     Unavailable,
+    /// More reads parked than one connection, or the shard, may have.
+    ParkedReads,
 }
 
 /// What the engine wants done outside.

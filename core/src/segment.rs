@@ -17,6 +17,10 @@ use crate::request::SegmentKind;
 use crate::table::Table;
 use crate::tail::ParkedId;
 
+/// Memory of a segment without name, attributes and entries, bytes: itself, its places in the
+/// lists by name and by id, a few extents.
+const SEGMENT_MEMORY_BYTES: usize = 768;
+
 /// A segment by slot and id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHandle {
@@ -76,6 +80,13 @@ impl Segment {
         }
     }
 
+    /// Memory of what clients made it hold, bytes, estimated. Not its index, which grows with the
+    /// journal and is bounded by it.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let table = self.table.as_ref().map_or(0, |table| table.memory_bytes());
+        SEGMENT_MEMORY_BYTES + self.name.as_str().len() + self.attributes.memory_bytes() + table
+    }
+
     /// The durable length grows to `length`.
     pub(crate) fn commit_length(&mut self, length: Offset) {
         assert!(length >= self.durable_length, "the durable length only grows");
@@ -91,6 +102,7 @@ pub(crate) struct Segments {
     free: Vec<u32>,
     by_name: BTreeMap<SegmentName, SegmentHandle>,
     by_id: BTreeMap<SegmentId, u32>,
+    memory_bytes: usize,
 }
 
 impl Segments {
@@ -109,6 +121,7 @@ impl Segments {
         let handle = SegmentHandle { slot, id: segment.id };
         self.by_name.insert(segment.name.clone(), handle);
         self.by_id.insert(segment.id, slot);
+        self.memory_bytes += segment.memory_bytes();
         self.slots[slot as usize] = Some(Box::new(segment));
         Ok(handle)
     }
@@ -119,7 +132,19 @@ impl Segments {
         self.free.push(handle.slot);
         self.by_name.remove(&segment.name);
         self.by_id.remove(&segment.id);
+        self.resized(segment.memory_bytes(), 0);
         Some(segment)
+    }
+
+    /// Memory of all segments, bytes, estimated.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
+    /// A segment that took `before` bytes takes `after`.
+    pub(crate) fn resized(&mut self, before: usize, after: usize) {
+        let others = self.memory_bytes.checked_sub(before);
+        self.memory_bytes = others.expect("all segments are counted") + after;
     }
 
     pub(crate) fn find(&self, name: &SegmentName) -> Option<SegmentHandle> {

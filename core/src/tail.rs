@@ -33,6 +33,7 @@ pub(crate) struct ParkedReads {
     next: u64,
     reads: BTreeMap<ParkedId, (Instant, PendingRead)>,
     by_peer: BTreeSet<(Peer, ParkedId)>,
+    counts: BTreeMap<Peer, usize>,
 }
 
 impl ParkedReads {
@@ -40,10 +41,16 @@ impl ParkedReads {
         self.reads.len()
     }
 
+    /// How many a connection has parked.
+    pub(crate) fn len_of(&self, peer: Peer) -> usize {
+        self.counts.get(&peer).copied().unwrap_or(0)
+    }
+
     pub(crate) fn park(&mut self, read: PendingRead, deadline: Instant) -> ParkedId {
         let id = ParkedId(self.next);
         self.next += 1;
         self.by_peer.insert((read.token.into(), id));
+        *self.counts.entry(read.token.into()).or_default() += 1;
         self.reads.insert(id, (deadline, read));
         id
     }
@@ -54,7 +61,13 @@ impl ParkedReads {
 
     pub(crate) fn remove(&mut self, id: ParkedId) -> Option<PendingRead> {
         let (_, read) = self.reads.remove(&id)?;
-        self.by_peer.remove(&(read.token.into(), id));
+        let peer = Peer::from(read.token);
+        self.by_peer.remove(&(peer, id));
+        let count = self.counts.get_mut(&peer).expect("what is parked was counted");
+        *count -= 1;
+        if *count == 0 {
+            self.counts.remove(&peer);
+        }
         Some(read)
     }
 
@@ -116,6 +129,6 @@ mod tests {
         assert!(parked.take_of(peer).is_some());
         assert!(parked.take_of(peer).is_some());
         assert!(parked.take_of(peer).is_none());
-        assert_eq!(parked.len(), 2);
+        assert_eq!((parked.len(), parked.len_of(peer)), (2, 0));
     }
 }

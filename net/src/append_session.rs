@@ -120,11 +120,18 @@ impl AppendSessions {
     }
 
     /// The second part of an append, or a whole one.
-    pub(crate) fn end(&mut self, command: AppendBlockEnd) -> Result<Routing, Close> {
+    pub(crate) fn end(
+        &mut self,
+        command: AppendBlockEnd,
+        event_bytes_max: usize,
+    ) -> Result<Routing, Close> {
         let current = self.find(command.writer_id)?;
         let append = self.block.end(command)?;
         let event_count =
             u32::try_from(append.event_count).expect("a block with no events was refused");
+        if event_count == 1 {
+            check_event(append.content.len(), event_bytes_max)?;
+        }
         routing(
             current,
             append.request_id,
@@ -139,19 +146,27 @@ impl AppendSessions {
     }
 
     /// One event, header included, on a condition.
-    pub(crate) fn conditional(&mut self, command: ConditionalAppend) -> Result<Routing, Close> {
+    pub(crate) fn conditional(
+        &mut self,
+        command: ConditionalAppend,
+        event_bytes_max: usize,
+    ) -> Result<Routing, Close> {
         let ConditionalAppend { writer_id, event_number, expected_offset, event, request_id } =
             command;
-        self.on_condition(writer_id, request_id, event_number, expected_offset, event.framed())
+        let data = event.framed();
+        check_event(data.len(), event_bytes_max)?;
+        self.on_condition(writer_id, request_id, event_number, expected_offset, data)
     }
 
     /// Bytes on a condition.
     pub(crate) fn conditional_block(
         &mut self,
         command: ConditionalBlockEnd,
+        event_bytes_max: usize,
     ) -> Result<Routing, Close> {
         let ConditionalBlockEnd { writer_id, event_number, expected_offset, data, request_id } =
             command;
+        check_event(data.len(), event_bytes_max)?;
         self.on_condition(writer_id, request_id, event_number, expected_offset, data)
     }
 
@@ -250,6 +265,11 @@ fn routing(current: Current, request_id: i64, append: Append) -> Result<Routing,
     }
     let request = Request::Append(append);
     Ok(Routing { request_id, container: current.container, request })
+}
+
+/// One event may not be larger than clients make them.
+fn check_event(bytes: usize, bytes_max: usize) -> Result<(), Close> {
+    if bytes > bytes_max { Err(Close::EventBytes { bytes, bytes_max }) } else { Ok(()) }
 }
 
 /// The content as the slices it came in.

@@ -45,6 +45,20 @@ pub enum Close {
         /// The bound.
         sessions_max: usize,
     },
+    /// The first command of a connection is larger than a stranger may send.
+    #[error("first command of over {bytes_max} bytes")]
+    FirstCommand {
+        /// The bound.
+        bytes_max: usize,
+    },
+    /// An event is larger than any client's largest.
+    #[error("event of {bytes} bytes, over {bytes_max}")]
+    EventBytes {
+        /// Its bytes, header included.
+        bytes: usize,
+        /// The bound.
+        bytes_max: usize,
+    },
 }
 
 /// What to count a closed connection under. The first ones are for [`Close`], the others for what a
@@ -63,7 +77,7 @@ pub enum CloseCause {
     Block,
     /// [`Close::Argument`], or a request with a value that only the container could judge.
     Argument,
-    /// [`Close::TooManySessions`], or too many connections or unread replies.
+    /// [`Close::TooManySessions`], or too many connections, parked reads or unread replies.
     Limit,
     /// An event number that is not above the last one.
     EventNumber,
@@ -75,11 +89,23 @@ pub enum CloseCause {
     Stop,
     /// The client, or an error of the link.
     Peer,
+    /// [`Close::FirstCommand`], or no first command in time.
+    FirstCommand,
+    /// [`Close::EventBytes`].
+    EventBytes,
+    /// A frame that was begun did not get on.
+    SlowSender,
+    /// Replies that the client did not take.
+    SlowReceiver,
+    /// A command waited too long for room, memory or answers.
+    Stalled,
+    /// Nothing was heard of the client for too long.
+    Silent,
 }
 
 impl CloseCause {
     /// How many there are.
-    pub const COUNT: usize = 12;
+    pub const COUNT: usize = 18;
 
     /// All, in order.
     pub const ALL: [Self; Self::COUNT] = [
@@ -95,6 +121,12 @@ impl CloseCause {
         Self::Down,
         Self::Stop,
         Self::Peer,
+        Self::FirstCommand,
+        Self::EventBytes,
+        Self::SlowSender,
+        Self::SlowReceiver,
+        Self::Stalled,
+        Self::Silent,
     ];
 
     /// A label for metrics.
@@ -112,6 +144,12 @@ impl CloseCause {
             Self::Down => "down",
             Self::Stop => "stop",
             Self::Peer => "peer",
+            Self::FirstCommand => "first_command",
+            Self::EventBytes => "event_bytes",
+            Self::SlowSender => "slow_sender",
+            Self::SlowReceiver => "slow_receiver",
+            Self::Stalled => "stalled",
+            Self::Silent => "silent",
         }
     }
 }
@@ -127,6 +165,8 @@ impl Close {
             Self::Block(_) => CloseCause::Block,
             Self::Argument { .. } => CloseCause::Argument,
             Self::TooManySessions { .. } => CloseCause::Limit,
+            Self::FirstCommand { .. } => CloseCause::FirstCommand,
+            Self::EventBytes { .. } => CloseCause::EventBytes,
         }
     }
 }

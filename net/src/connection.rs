@@ -58,6 +58,10 @@ pub struct Connection {
     sessions: AppendSessions,
     outbox: Outbox,
     outstanding: usize,
+    /// Whether a whole command came.
+    has_spoken: bool,
+    /// Whether it was asked for keep-alive, as clients do that do it regularly.
+    keeps_alive: bool,
     /// Receive size of the moment; between the limits' minimum and maximum.
     receive_bytes: usize,
 }
@@ -79,6 +83,8 @@ impl Connection {
             sessions: AppendSessions::default(),
             outbox: Outbox::default(),
             outstanding: 0,
+            has_spoken: false,
+            keeps_alive: false,
             receive_bytes: limits.receive_bytes_min,
         }
     }
@@ -99,15 +105,24 @@ impl Connection {
         buffer: &mut BytesMut,
         counter: &mut SessionCounter,
     ) -> Result<Option<Routed>, Close> {
-        let Some(command) = self.decoder.decode(buffer)? else { return Ok(None) };
+        let Some(command) = self.decoder.decode(buffer)? else {
+            self.check_first(buffer)?;
+            return Ok(None);
+        };
+        self.has_spoken = true;
+        let event_bytes_max = self.limits.event_bytes_max;
         let routing = match command {
-            Command::AppendBlockEnd(end) => self.sessions.end(end)?,
+            Command::AppendBlockEnd(end) => self.sessions.end(end, event_bytes_max)?,
             Command::AppendBlock(block) => {
                 self.sessions.begin(block)?;
                 return Ok(Some(Routed::Answered));
             }
-            Command::ConditionalBlockEnd(append) => self.sessions.conditional_block(append)?,
-            Command::ConditionalAppend(append) => self.sessions.conditional(append)?,
+            Command::ConditionalBlockEnd(append) => {
+                self.sessions.conditional_block(append, event_bytes_max)?
+            }
+            Command::ConditionalAppend(append) => {
+                self.sessions.conditional(append, event_bytes_max)?
+            }
             Command::SetupAppend(set_up) => {
                 let sessions_max = self.limits.sessions_max;
                 self.sessions.set_up(set_up, self.placement, counter, sessions_max)?
@@ -121,6 +136,7 @@ impl Connection {
                 return Ok(Some(Routed::Answered));
             }
             Command::KeepAlive(_) => {
+                self.keeps_alive = true;
                 self.outbox.put(&KeepAlive);
                 return Ok(Some(Routed::Answered));
             }
@@ -141,6 +157,16 @@ impl Connection {
         let Routing { request_id: request, container, request: asked } = routing;
         let token = Token { shard: self.shard, connection: self.id, request };
         Ok(Some(Routed::Request { container, token, request: asked }))
+    }
+
+    /// Whether a whole command came.
+    pub fn has_spoken(&self) -> bool {
+        self.has_spoken
+    }
+
+    /// Whether silence of the client means something: it sends keep-alives, or waits for answers.
+    pub fn is_expected_to_speak(&self) -> bool {
+        self.keeps_alive || self.outstanding > 0
     }
 
     /// Requests handed out and not answered.
@@ -227,6 +253,15 @@ impl Connection {
     /// How many bytes the frame at the front of `buffer` still needs; 0 when that is not known yet.
     pub fn frame_bytes_missing(&self, buffer: &BytesMut) -> usize {
         self.decoder.needed(buffer)
+    }
+
+    /// The first command must be small, however much of it is there.
+    fn check_first(&self, buffer: &BytesMut) -> Result<(), Close> {
+        let bytes_max = self.limits.first_command_bytes_max;
+        if self.has_spoken || buffer.len() + self.frame_bytes_missing(buffer) <= bytes_max {
+            return Ok(());
+        }
+        Err(Close::FirstCommand { bytes_max })
     }
 
     fn write(&mut self, request: i64, reply: Result<Reply, Refusal>) {

@@ -438,6 +438,7 @@ fn receive_sizes_follow_traffic_and_frames() {
         AppendBlockEndHead { writer_id: WRITER, size_of_whole_events: 0, data_length: 8 << 20 };
     head.encode(&mut header);
     let frame_bytes = header.len() + (8 << 20) + AppendBlockEndTail::ENCODED_LEN;
+    assert!(matches!(script.send(KeepAlive).next(), Ok(Some(Routed::Answered))));
     script.bytes(&header);
     assert!(matches!(script.next(), Ok(None)));
     assert_eq!(size(&script), frame_bytes - header.len());

@@ -50,7 +50,7 @@ impl<E: Env> Shard<E> {
             let slot = &self.connections[index];
             let silence = now.monotonic.since(slot.received_at);
             if slot.charged > 0 && slot.is_receiving && silence > self.config.receive_patience {
-                self.close_connection(index, CloseCause::Limit);
+                self.close_connection(index, CloseCause::SlowSender);
             }
         }
     }
@@ -99,7 +99,13 @@ impl<E: Env> Shard<E> {
         }
         slot.armed = (length, buffer.capacity() - length);
         slot.is_receiving = true;
+        if slot.stall == Some(Stall::Memory) {
+            // The wait was not the client's.
+            slot.frame_at = self.now;
+            slot.received_at = self.now;
+        }
         slot.stall = None;
+        slot.stalled_at = None;
         let id = slot.connection.id();
         self.env.network().receive(id, buffer);
         true

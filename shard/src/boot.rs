@@ -2,8 +2,9 @@
 //!
 //! After a failure nothing accepted counts that was not reported durable: all connections are
 //! closed, the engine is dropped with everything it knew, and the journal says what is. Clients
-//! reconnect and ask. Attempts are bounded; a shard that gave up keeps closing what connects and
-//! says why.
+//! reconnect and ask. After a number of attempts the shard counts as given up: it keeps closing
+//! what connects, says why and what to do, and tries only now and then. A shard that was fenced
+//! tries no more: another process has its journal.
 
 use std::time::Duration;
 
@@ -31,8 +32,8 @@ pub(crate) enum State {
     Serving,
     /// The journal failed; the next recovery is due.
     Down { attempt: u32, due: Instant, fault: Fault },
-    /// No more attempts.
-    GaveUp { fault: Fault },
+    /// Attempts enough for now, or for good when none is due.
+    GaveUp { attempt: u32, due: Option<Instant>, fault: Fault },
     /// Stopping: what is in flight is finished until then.
     Stopping { until: Instant },
     /// Stopping: every connection was told; their ends are awaited.
@@ -40,7 +41,9 @@ pub(crate) enum State {
 }
 
 impl<E: Env> Shard<E> {
-    /// Recovers the journal of `env` and opens the containers of `config.shard`. Blocks.
+    /// Claims and recovers the journal of `env` and opens the containers of `config.shard`. Blocks.
+    /// When a former owner of the journal may still answer, the shard is down until that is over,
+    /// and recovers in a turn.
     ///
     /// # Errors
     /// When the journal cannot be served at all; the process should not go on.
@@ -50,6 +53,16 @@ impl<E: Env> Shard<E> {
     pub fn boot(mut env: E, config: Config) -> Result<Self, Fault> {
         config.check();
         let mut effects = Vec::new();
+        let patience = env.journal().claim()?;
+        if !patience.is_zero() {
+            let now = env.clock().now().monotonic;
+            let engine = new_engine(&config);
+            let mut shard = Self::new(env, config, engine, effects);
+            let detail = "journal was claimed, its former owner may still answer";
+            let fault = Fault::new(FaultClass::Unavailable, detail);
+            shard.state = State::Down { attempt: 0, due: now.after(patience), fault };
+            return Ok(shard);
+        }
         let engine = recover(&mut env, &config, &mut effects)?;
         let mut shard = Self::new(env, config, engine, effects);
         shard.counters.boots += 1;
@@ -61,7 +74,7 @@ impl<E: Env> Shard<E> {
     /// gave up.
     pub fn fault(&self) -> Option<&Fault> {
         match &self.state {
-            State::Down { fault, .. } | State::GaveUp { fault } => Some(fault),
+            State::Down { fault, .. } | State::GaveUp { fault, .. } => Some(fault),
             State::Serving | State::Stopping { .. } | State::Closing => None,
         }
     }
@@ -82,50 +95,85 @@ impl<E: Env> Shard<E> {
         self.stalled.clear();
         self.trim.forget();
         self.engine = new_engine(&self.config);
-        self.state = if was_stopping {
+        self.effects.clear();
+        self.quarantined.clear();
+        let state = if was_stopping {
             State::Closing
         } else if fault.class == FaultClass::Fenced {
-            State::GaveUp { fault }
+            State::GaveUp { attempt: 0, due: None, fault }
         } else {
             State::Down { attempt: 0, due: now.monotonic, fault }
         };
+        self.change_state(state);
     }
 
     /// Recovers if that is due.
     pub(crate) fn boot_again(&mut self, now: Now) {
-        let State::Down { attempt, due, .. } = self.state else { return };
+        let (attempt, due) = match self.state {
+            State::Down { attempt, due, .. } => (attempt, due),
+            State::GaveUp { attempt, due: Some(due), .. } => (attempt, due),
+            _ => return,
+        };
         if now.monotonic < due {
             return;
         }
         match recover(&mut self.env, &self.config, &mut self.effects) {
             Ok(engine) => {
                 self.engine = engine;
-                self.state = State::Serving;
+                self.change_state(State::Serving);
                 self.counters.boots += 1;
                 info!(shard = self.config.shard.0, attempt, "serving again");
                 self.perform();
             }
             Err(fault) => {
-                let attempt = attempt + 1;
-                let is_last =
-                    attempt >= self.config.boot_attempts || fault.class == FaultClass::Fenced;
-                error!(shard = self.config.shard.0, attempt, is_last, %fault, "recovery failed");
-                let doublings = (attempt - 1).min(16);
-                let delay = (self.config.boot_delay * (1 << doublings)).min(BOOT_DELAY_MAX);
-                self.state = if is_last {
-                    State::GaveUp { fault }
-                } else {
-                    State::Down { attempt, due: now.monotonic.after(delay), fault }
-                };
+                let attempt = attempt.saturating_add(1);
+                error!(shard = self.config.shard.0, attempt, %fault, "recovery failed");
+                let state = self.next_attempt(now, attempt, fault);
+                self.change_state(state);
             }
         }
+    }
+
+    /// What follows a failed recovery.
+    fn next_attempt(&self, now: Now, attempt: u32, fault: Fault) -> State {
+        let config = &self.config;
+        if fault.class == FaultClass::Fenced {
+            error!(
+                shard = config.shard.0,
+                "gave up: another process has opened the journal; stop this one"
+            );
+            return State::GaveUp { attempt, due: None, fault };
+        }
+        if attempt >= config.boot_attempts {
+            error!(
+                shard = config.shard.0,
+                attempt,
+                retry_seconds = config.boot_retry.as_secs(),
+                "gave up: look at the disk of the data directory (kernel log, free space, mount); \
+                 the shard serves again by itself when its journal can be read and written"
+            );
+            let due = Some(now.monotonic.after(config.boot_retry));
+            return State::GaveUp { attempt, due, fault };
+        }
+        let doublings = attempt.saturating_sub(1).min(16);
+        let delay = (config.boot_delay * (1 << doublings)).min(BOOT_DELAY_MAX);
+        State::Down { attempt, due: now.monotonic.after(delay), fault }
+    }
+
+    /// Enters a state; its time counts from the first of several of the same kind.
+    pub(crate) fn change_state(&mut self, state: State) {
+        if std::mem::discriminant(&self.state) != std::mem::discriminant(&state) {
+            self.state_since = self.wall;
+        }
+        self.state = state;
     }
 
     pub(crate) fn state_deadline(&self) -> Option<Instant> {
         match self.state {
             State::Down { due, .. } => Some(due),
+            State::GaveUp { due, .. } => due,
             State::Stopping { until } => Some(until),
-            State::Serving | State::GaveUp { .. } | State::Closing => None,
+            State::Serving | State::Closing => None,
         }
     }
 

@@ -52,6 +52,10 @@ impl ReceiveMemory {
         self.take_below(bytes, self.total / 2)
     }
 
+    pub(crate) fn used(&self) -> usize {
+        self.used
+    }
+
     pub(crate) fn release(&mut self, bytes: usize) {
         self.used = self.used.checked_sub(bytes).expect("only what was granted is released");
     }

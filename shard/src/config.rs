@@ -31,6 +31,40 @@ impl Default for TurnBudget {
     }
 }
 
+/// How long a connection may stand still before it is closed, by what does not get on. Looked at
+/// once a second, so each takes up to a second longer.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// From accept to the first whole command. Default 10 s.
+    pub first_command: Duration,
+    /// A frame that has begun: between two pieces of it, or for the whole when it comes slower than
+    /// 16 KiB/s. Default 30 s.
+    pub frame: Duration,
+    /// Replies of which the client takes nothing. Default 30 s.
+    pub replies: Duration,
+    /// A command that waits for room, memory or answers. Default 30 s.
+    pub stall: Duration,
+    /// A client that waits for an answer, or was heard to send keep-alives, and says nothing.
+    /// Default 60 s: such clients speak every 20 to 40 s, or give up on their own after 30 s.
+    pub silence: Duration,
+    /// A client that is owed nothing and says nothing. Default 600 s: clients without keep-alives
+    /// keep idle connections for later use, and dead hosts are found by the kernel's probes.
+    pub idle: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            first_command: Duration::from_secs(10),
+            frame: Duration::from_secs(30),
+            replies: Duration::from_secs(30),
+            stall: Duration::from_secs(30),
+            silence: Duration::from_secs(60),
+            idle: Duration::from_secs(600),
+        }
+    }
+}
+
 /// A shard's settings, fixed while it lives.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -53,6 +87,14 @@ pub struct Config {
     /// Reply bytes that a client has not taken at which it is closed. Only reads that were waiting
     /// for the journal can lead from the one to the other. Default 256 MiB.
     pub unsent_bytes_close: usize,
+    /// Reply bytes that all clients together have not taken. The nearer they are to it, the fewer
+    /// each of them may have before its commands wait; above it, whoever has more than that is
+    /// closed. Default 128 MiB.
+    pub unsent_bytes_total: usize,
+    /// Memory of what clients make the shard remember (segments, attributes of writers, table
+    /// entries, sessions, parked reads), bytes, at which whatever adds to it waits. Default
+    /// 256 MiB.
+    pub state_bytes_max: usize,
     /// Requests without an answer, parked reads among them, at which a connection's commands wait.
     /// Default 8,192: clients put the readers of many segments on one connection.
     pub outstanding_max: usize,
@@ -65,12 +107,17 @@ pub struct Config {
     pub receive_patience: Duration,
     /// Least time between two looks at which journal files can go. Default 1 s.
     pub trim_interval: Duration,
+    /// How long connections may stand still.
+    pub patience: Patience,
     /// Longest that a stop waits for frames in flight. Default 10 s.
     pub stop_patience: Duration,
-    /// Recoveries in place after a journal failure before the shard gives up. Default 10.
+    /// Recoveries in place after a journal failure before the shard counts as given up: it then
+    /// tries only now and then. Default 10.
     pub boot_attempts: u32,
     /// Pause after the first failed recovery; it doubles each time. Default 100 ms.
     pub boot_delay: Duration,
+    /// Pause between recoveries of a shard that gave up. Default 30 s.
+    pub boot_retry: Duration,
 }
 
 impl Config {
@@ -86,13 +133,17 @@ impl Config {
             connections_max: 10_000,
             unsent_bytes_max: 16 << 20,
             unsent_bytes_close: 256 << 20,
+            unsent_bytes_total: 128 << 20,
+            state_bytes_max: 256 << 20,
             outstanding_max: 8192,
             receive_bytes: 128 << 20,
             receive_patience: Duration::from_secs(30),
             trim_interval: Duration::from_secs(1),
+            patience: Patience::default(),
             stop_patience: Duration::from_secs(10),
             boot_attempts: 10,
             boot_delay: Duration::from_millis(100),
+            boot_retry: Duration::from_secs(30),
         }
     }
 

@@ -24,6 +24,15 @@ pub(crate) enum Stall {
     Mail(ShardId),
     /// Memory for the frame that has begun.
     Memory,
+    /// Memory for what it makes the shard remember.
+    State,
+}
+
+impl Stall {
+    /// Whether the client itself ends the wait, by taking its replies.
+    pub(crate) fn is_own(self) -> bool {
+        self == Self::Unsent
+    }
 }
 
 /// A request taken from its connection that cannot go on now.
@@ -43,8 +52,15 @@ pub(crate) struct Slot {
     pub(crate) is_receiving: bool,
     /// Length and spare capacity of the buffer when it went out.
     pub(crate) armed: (usize, usize),
+    pub(crate) accepted_at: Instant,
     /// When bytes came last.
     pub(crate) received_at: Instant,
+    /// When bytes left last, or the first of those came that have not.
+    pub(crate) sent_at: Instant,
+    /// When the frame that has begun began.
+    pub(crate) frame_at: Instant,
+    /// Since when the next command waits for others; `None` while it does not.
+    pub(crate) stalled_at: Option<Instant>,
     /// Bytes taken from the receive memory for the buffer.
     pub(crate) charged: usize,
     pub(crate) held: Option<Held>,
@@ -68,7 +84,11 @@ impl Slot {
             buffer: BytesMut::new(),
             is_receiving: false,
             armed: (0, 0),
+            accepted_at: now,
             received_at: now,
+            sent_at: now,
+            frame_at: now,
+            stalled_at: None,
             charged: 0,
             held: None,
             stall: None,
@@ -137,6 +157,21 @@ impl Connections {
         self.free.push(index);
         self.count -= 1;
         self.slots[index as usize].take()
+    }
+
+    /// The places of the connections among `count` slots from `from` on, and where to go on; 0
+    /// after the last slot.
+    pub(crate) fn some(&self, from: usize, count: usize) -> (Vec<SlotIndex>, usize) {
+        let end = self.slots.len().min(from + count);
+        let used = (from..end).filter(|at| self.slots[*at].is_some());
+        let found =
+            used.map(|at| SlotIndex(u32::try_from(at).expect("they fit when made"))).collect();
+        (found, if end < self.slots.len() { end } else { 0 })
+    }
+
+    /// How many looks of `count` slots each see all of them; at least 1.
+    pub(crate) fn looks(&self, count: usize) -> usize {
+        self.slots.len().div_ceil(count).max(1)
     }
 
     /// The places of all connections.

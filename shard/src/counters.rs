@@ -18,11 +18,15 @@ pub struct Stalls {
     pub mail: u64,
     /// Memory for a large frame.
     pub memory: u64,
+    /// Memory for what it makes the shard remember.
+    pub state: u64,
 }
 
 /// A shard's counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
+    /// Times that answers waited because the journal may have a newer owner.
+    pub effects_held: u64,
     /// Turns.
     pub turns: u64,
     /// Frames submitted to the journal.

@@ -35,18 +35,30 @@ enum Demand {
     Change,
     /// As many bytes as the client likes.
     Growth,
+    /// As many bytes as the client likes, to remember.
+    Entries,
+    /// A small operation, and something to remember.
+    State,
+    /// Nothing, and something to remember.
+    Session,
 }
 
 /// Connections that wait for something they share; the others are found when it happens to them.
 #[derive(Debug, Default)]
 pub(crate) struct Stalled {
     room: VecDeque<ConnectionId>,
+    state: VecDeque<ConnectionId>,
     accepted: VecDeque<ConnectionId>,
     pub(crate) mail: VecDeque<ConnectionId>,
     pub(crate) memory: VecDeque<ConnectionId>,
 }
 
 impl Stalled {
+    pub(crate) fn len(&self) -> usize {
+        let shared = self.room.len() + self.state.len() + self.accepted.len();
+        shared + self.mail.len() + self.memory.len()
+    }
+
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
@@ -57,6 +69,7 @@ impl<E: Env> Shard<E> {
     /// spent.
     pub(crate) fn handle_connection(&mut self, now: Now, index: SlotIndex, left: &mut TurnLeft) {
         self.connections[index].stall = None;
+        let mut has_taken = false;
         loop {
             if self.connections[index].is_closing {
                 return;
@@ -76,10 +89,17 @@ impl<E: Env> Shard<E> {
                     }
                     Ok(Some(Routed::Answered)) => {
                         left.take(0);
+                        has_taken = true;
+                        self.connections[index].stalled_at = None;
                         self.mark_dirty(index);
                         continue;
                     }
-                    Ok(None) => return self.arm(index),
+                    Ok(None) => {
+                        if has_taken {
+                            slot.frame_at = slot.received_at;
+                        }
+                        return self.arm(index);
+                    }
                     Err(close) => {
                         debug!(connection = slot.connection.id().0, %close, "connection closed");
                         return self.close_connection(index, close.cause());
@@ -89,6 +109,10 @@ impl<E: Env> Shard<E> {
             if let Some(stall) = self.gate(held.container, &held.request) {
                 self.connections[index].held = Some(held);
                 return self.stall(index, stall);
+            }
+            if !has_taken {
+                has_taken = true;
+                self.connections[index].stalled_at = None;
             }
             left.take(append_bytes(&held.request));
             self.dispatch(now, index, held);
@@ -101,7 +125,7 @@ impl<E: Env> Shard<E> {
     /// What the connection must wait for whatever it asks.
     fn own_stall(&self, index: SlotIndex) -> Option<Stall> {
         let slot = &self.connections[index];
-        if slot.unsent + slot.connection.outbox_bytes() >= self.config.unsent_bytes_max {
+        if slot.unsent + slot.connection.outbox_bytes() >= self.unsent_bytes_max() {
             return Some(Stall::Unsent);
         }
         // A held request is counted already.
@@ -121,8 +145,14 @@ impl<E: Env> Shard<E> {
         }
         match demand(request) {
             Demand::Nothing => None,
-            Demand::Growth if self.is_room_short => Some(Stall::Room),
-            Demand::Growth | Demand::Change => self.is_accepted_full().then_some(Stall::Accepted),
+            Demand::Growth | Demand::Entries if self.is_room_short => Some(Stall::Room),
+            Demand::Entries | Demand::State | Demand::Session if self.is_state_full => {
+                Some(Stall::State)
+            }
+            Demand::Session => None,
+            Demand::Growth | Demand::Entries | Demand::Change | Demand::State => {
+                self.is_accepted_full().then_some(Stall::Accepted)
+            }
         }
     }
 
@@ -190,12 +220,19 @@ impl<E: Env> Shard<E> {
     pub(crate) fn stall(&mut self, index: SlotIndex, stall: Stall) {
         let slot = &mut self.connections[index];
         slot.stall = Some(stall);
+        if !stall.is_own() {
+            slot.stalled_at.get_or_insert(self.now);
+        }
         let id = slot.connection.id();
         let stalls = &mut self.counters.stalls;
         match stall {
             Stall::Room => {
                 stalls.room += 1;
                 self.stalled.room.push_back(id);
+            }
+            Stall::State => {
+                stalls.state += 1;
+                self.stalled.state.push_back(id);
             }
             Stall::Accepted => {
                 stalls.accepted += 1;
@@ -219,6 +256,10 @@ impl<E: Env> Shard<E> {
     pub(crate) fn wake_stalled(&mut self) {
         if !self.is_room_short {
             let waiting = std::mem::take(&mut self.stalled.room);
+            self.wake(waiting);
+        }
+        if !self.is_state_full {
+            let waiting = std::mem::take(&mut self.stalled.state);
             self.wake(waiting);
         }
         if !self.is_accepted_full() {
@@ -261,21 +302,23 @@ fn demand(request: &Request) -> Demand {
     match request {
         Request::Append(_) => Demand::Growth,
         Request::TableUpdate { segment, .. } if !segment.as_str().starts_with(SYSTEM_SCOPE) => {
-            Demand::Growth
+            Demand::Entries
         }
+        Request::Create(create) if !create.segment.as_str().starts_with(SYSTEM_SCOPE) => {
+            Demand::State
+        }
+        Request::CreateTransient { .. } | Request::UpdateAttribute { .. } => Demand::State,
+        Request::SetupAppend { .. } => Demand::Session,
         Request::TableUpdate { .. }
         | Request::TableRemove { .. }
         | Request::Create(_)
-        | Request::CreateTransient { .. }
         | Request::Seal { .. }
         | Request::Truncate { .. }
         | Request::Delete { .. }
         | Request::Merge { .. }
         | Request::MergeBatch { .. }
-        | Request::UpdatePolicy { .. }
-        | Request::UpdateAttribute { .. } => Demand::Change,
-        Request::SetupAppend { .. }
-        | Request::Read { .. }
+        | Request::UpdatePolicy { .. } => Demand::Change,
+        Request::Read { .. }
         | Request::Info { .. }
         | Request::Attribute { .. }
         | Request::TableInfo { .. }

@@ -18,12 +18,15 @@ mod connections;
 mod counters;
 mod gate;
 mod mailbox;
+mod patience;
 mod perform;
+mod status;
 mod stop;
 mod trim;
 mod turn;
 
-pub use config::{Config, Forwarding, TurnBudget};
+pub use config::{Config, Forwarding, Patience, TurnBudget};
 pub use counters::{Counters, Stalls};
+pub use status::{Gauge, Health, Quarantined, Status};
 pub use thalweg_net::{CloseCause, ConnectionLimits, Placement};
 pub use turn::{Shard, TurnOutcome};

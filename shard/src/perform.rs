@@ -3,6 +3,7 @@
 //! connection that is gone.
 
 use thalweg_core::env::Env;
+use thalweg_core::env::clock::Clock;
 use thalweg_core::env::journal::Journal;
 use thalweg_core::env::mailbox::Mail;
 use thalweg_core::env::network::Network;
@@ -16,10 +17,20 @@ use tracing::{debug, error};
 use crate::connections::{SlotIndex, Stall};
 use crate::turn::Shard;
 
+/// Reply bytes that a connection may always have before its commands wait.
+const UNSENT_BYTES_MIN: usize = 64 << 10;
+
 impl<E: Env> Shard<E> {
-    /// Carries out all effects queued.
+    /// Carries out all effects queued, unless somebody else may have taken the journal over: then
+    /// they wait until the journal knows.
     pub(crate) fn perform(&mut self) {
         if self.effects.is_empty() {
+            return;
+        }
+        // Not the turn's time: the process may have stood still since.
+        let now = self.env.clock().now().monotonic;
+        if !self.env.journal().is_owner(now) {
+            self.counters.effects_held += 1;
             return;
         }
         let mut effects = std::mem::take(&mut self.effects);
@@ -56,7 +67,8 @@ impl<E: Env> Shard<E> {
         self.engine.hasten_checkpoints();
         let newest = self.engine.newest_file();
         let needed = self.engine.replay_position().map_or(newest, JournalAddress::file);
-        let recorded = self.trim.recorded().map_or(needed, JournalAddress::file);
+        // After a start it is not known what is recorded: a frame makes it known.
+        let recorded = self.trim.recorded().map(JournalAddress::file).unwrap_or_default();
         if recorded < needed && self.engine.next_frame_bytes().is_none() {
             self.engine.want_frame();
         }
@@ -70,6 +82,8 @@ impl<E: Env> Shard<E> {
             Effect::Fetch { address } => return self.env.journal().fetch(*address),
             Effect::Halt { container, fault } => {
                 self.counters.halts += 1;
+                self.quarantined.retain(|(known, ..)| known != container);
+                self.quarantined.push((*container, fault.clone(), self.wall));
                 error!(
                     shard = self.config.shard.0,
                     container = container.0,
@@ -142,8 +156,12 @@ impl<E: Env> Shard<E> {
                 continue;
             }
             self.send_output(index);
-            if self.connections[index].unsent > self.config.unsent_bytes_close {
-                self.close_connection(index, CloseCause::Limit);
+            let unsent = self.connections[index].unsent;
+            let is_over = self.unsent > self.config.unsent_bytes_total;
+            if unsent > self.config.unsent_bytes_close
+                || (is_over && unsent > self.unsent_bytes_max())
+            {
+                self.close_connection(index, CloseCause::SlowReceiver);
             }
         }
         self.dirty = dirty;
@@ -154,13 +172,25 @@ impl<E: Env> Shard<E> {
         slot.connection.flush();
         let (id, network) = (slot.connection.id(), self.env.network());
         let sent = slot.connection.drain(|bytes| network.send(id, bytes));
+        if slot.unsent == 0 && sent > 0 {
+            slot.sent_at = self.now;
+        }
         slot.unsent += sent;
+        self.unsent += sent;
         self.counters.sent_bytes += sent as u64;
         // It waited for its own outbox, which the network has taken.
-        let is_below = slot.unsent <= self.config.unsent_bytes_max / 2;
-        if is_below && slot.stall == Some(Stall::Unsent) {
+        if slot.stall == Some(Stall::Unsent)
+            && self.connections[index].unsent <= self.unsent_bytes_max() / 2
+        {
             self.make_ready(index);
         }
+    }
+
+    /// Reply bytes that a connection may have before its commands wait: less when all together
+    /// have much, so that a few that take nothing leave room for the others.
+    pub(crate) fn unsent_bytes_max(&self) -> usize {
+        let left = self.config.unsent_bytes_total.saturating_sub(self.unsent);
+        (left / 4).max(UNSENT_BYTES_MIN).min(self.config.unsent_bytes_max)
     }
 }
 
@@ -169,6 +199,7 @@ fn close_cause(reason: CloseReason) -> CloseCause {
         CloseReason::NoSession => CloseCause::NoSession,
         CloseReason::Protocol => CloseCause::Argument,
         CloseReason::Unavailable => CloseCause::Unavailable,
+        CloseReason::ParkedReads => CloseCause::Limit,
     }
 }
 

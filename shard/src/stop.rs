@@ -20,7 +20,7 @@ impl<E: Env> Shard<E> {
                 self.state =
                     State::Stopping { until: now.monotonic.after(self.config.stop_patience) };
             }
-            State::Down { .. } | State::GaveUp { .. } => self.state = State::Closing,
+            State::Down { .. } | State::GaveUp { .. } => self.change_state(State::Closing),
             State::Stopping { .. } | State::Closing => {}
         }
     }
@@ -38,6 +38,7 @@ impl<E: Env> Shard<E> {
     pub(crate) fn advance_stop(&mut self, now: Now) {
         let State::Stopping { until } = self.state else { return };
         let is_idle = self.engine.accepted_bytes() == 0
+            && self.effects.is_empty()
             && self.engine.next_frame_bytes().is_none()
             && self.env.journal().frames_in_flight() == 0;
         if !is_idle && now.monotonic < until {

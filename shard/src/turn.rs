@@ -14,9 +14,9 @@ use thalweg_core::env::journal::{Journal, JournalEvent};
 use thalweg_core::env::mailbox::Mail;
 use thalweg_core::env::network::{Network, NetworkEvent};
 use thalweg_core::fault::Fault;
-use thalweg_core::id::{ConnectionId, ShardId};
+use thalweg_core::id::{ConnectionId, ContainerId, ShardId};
 use thalweg_core::request::{Effect, Peer};
-use thalweg_core::time::{Instant, Now};
+use thalweg_core::time::{Instant, Now, WallTime};
 use thalweg_net::{CloseCause, Connection, SessionCounter};
 
 use crate::boot::State;
@@ -26,6 +26,7 @@ use crate::connections::{Connections, Slot, Stall};
 use crate::counters::Counters;
 use crate::gate::Stalled;
 use crate::mailbox::Post;
+use crate::patience::Looks;
 use crate::trim::Trim;
 
 /// What the driver must know after a turn.
@@ -44,6 +45,10 @@ pub struct Shard<E> {
     pub(crate) config: Config,
     pub(crate) engine: Engine,
     pub(crate) state: State,
+    /// When it came into that state.
+    pub(crate) state_since: WallTime,
+    /// Containers that do not serve, with the reason and since when.
+    pub(crate) quarantined: Vec<(ContainerId, Fault, WallTime)>,
     pub(crate) connections: Connections,
     pub(crate) sessions: SessionCounter,
     pub(crate) memory: ReceiveMemory,
@@ -58,6 +63,14 @@ pub struct Shard<E> {
     pub(crate) counters: Counters,
     /// Whether the journal is nearly full; looked at once per turn.
     pub(crate) is_room_short: bool,
+    /// Whether the shard remembers as much as it may; looked at once per turn.
+    pub(crate) is_state_full: bool,
+    /// Reply bytes given to the network that have not left, of all connections.
+    pub(crate) unsent: usize,
+    pub(crate) looks: Looks,
+    /// When this turn began.
+    pub(crate) now: Instant,
+    pub(crate) wall: WallTime,
     /// When a look at connections that hold memory without sending is due.
     pub(crate) patience_due: Option<Instant>,
     // Kept between turns for their memory only.
@@ -69,11 +82,14 @@ pub struct Shard<E> {
 
 impl<E: Env> Shard<E> {
     /// A shard with a recovered engine.
-    pub(crate) fn new(env: E, config: Config, engine: Engine, effects: Vec<Effect>) -> Self {
+    pub(crate) fn new(mut env: E, config: Config, engine: Engine, effects: Vec<Effect>) -> Self {
+        let Now { monotonic, wall } = env.clock().now();
         Self {
             env,
             engine,
             state: State::Serving,
+            state_since: wall,
+            quarantined: Vec::new(),
             connections: Connections::new(),
             sessions: SessionCounter::new(config.shard),
             memory: ReceiveMemory::new(config.receive_bytes),
@@ -84,6 +100,11 @@ impl<E: Env> Shard<E> {
             trim: Trim::default(),
             counters: Counters::default(),
             is_room_short: false,
+            is_state_full: false,
+            unsent: 0,
+            looks: Looks::default(),
+            now: monotonic,
+            wall,
             patience_due: None,
             effects,
             network_events: Vec::new(),
@@ -97,6 +118,8 @@ impl<E: Env> Shard<E> {
     /// once when that had work left.
     pub fn turn(&mut self) -> TurnOutcome {
         let now = self.env.clock().now();
+        self.now = now.monotonic;
+        self.wall = now.wall;
         self.counters.turns += 1;
         self.collect_journal(now);
         self.boot_again(now);
@@ -107,6 +130,8 @@ impl<E: Env> Shard<E> {
             self.seal(now);
             self.trim(now);
         }
+        // Behind the work: who got on in this turn is not found standing still.
+        self.look(now);
         self.flush();
         self.advance_stop(now);
         self.outcome(now)
@@ -167,6 +192,7 @@ impl<E: Env> Shard<E> {
         }
         self.is_room_short =
             self.env.journal().room_bytes() < self.config.limits.journal_reserve_bytes;
+        self.is_state_full = self.engine.state_bytes() >= self.config.state_bytes_max;
     }
 
     fn collect_mail(&mut self, now: Now) {
@@ -187,7 +213,7 @@ impl<E: Env> Shard<E> {
                 NetworkEvent::Received { connection, buffer } => {
                     self.received(now, connection, buffer);
                 }
-                NetworkEvent::Sent { connection, bytes } => self.sent(connection, bytes),
+                NetworkEvent::Sent { connection, bytes } => self.sent(now, connection, bytes),
                 NetworkEvent::Closed { connection } => self.closed(now, connection),
             }
         }
@@ -222,6 +248,9 @@ impl<E: Env> Shard<E> {
         let received = buffer.len().saturating_sub(length);
         slot.is_receiving = false;
         slot.received_at = now.monotonic;
+        if length == 0 {
+            slot.frame_at = now.monotonic;
+        }
         slot.connection.received(received, spare);
         self.counters.received_bytes += received as u64;
         if slot.is_closing {
@@ -231,11 +260,15 @@ impl<E: Env> Shard<E> {
         self.make_ready(index);
     }
 
-    fn sent(&mut self, id: ConnectionId, bytes: usize) {
+    fn sent(&mut self, now: Now, id: ConnectionId, bytes: usize) {
         let Some(index) = self.connections.find(id) else { return };
         let slot = &mut self.connections[index];
-        slot.unsent = slot.unsent.saturating_sub(bytes);
-        if slot.stall == Some(Stall::Unsent) && slot.unsent <= self.config.unsent_bytes_max / 2 {
+        let left = bytes.min(slot.unsent);
+        slot.unsent -= left;
+        slot.sent_at = now.monotonic;
+        self.unsent -= left;
+        let may_go_on = slot.stall == Some(Stall::Unsent);
+        if may_go_on && self.connections[index].unsent <= self.unsent_bytes_max() / 2 {
             self.make_ready(index);
         }
     }
@@ -247,6 +280,7 @@ impl<E: Env> Shard<E> {
             self.counters.count_close(CloseCause::Peer);
         }
         self.memory.release(slot.charged);
+        self.unsent -= slot.unsent;
         let peer = Peer { shard: self.config.shard, connection: id };
         if self.is_serving() {
             self.engine.connection_closed(now, peer, &mut self.effects);
@@ -286,6 +320,7 @@ impl<E: Env> Shard<E> {
             self.trim.next_deadline(self.config.trim_interval).filter(|_| self.is_serving()),
             self.post.next_deadline(now.monotonic),
             self.patience_due,
+            self.looks.next_deadline(),
         ];
         TurnOutcome {
             has_work_left: self.is_serving() && !self.is_stopping() && !self.ready.is_empty(),

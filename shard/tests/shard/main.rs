@@ -5,4 +5,5 @@ mod forwarding;
 mod pressure;
 mod recovery;
 mod serving;
+mod standing_still;
 mod world;

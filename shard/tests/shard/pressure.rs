@@ -193,6 +193,7 @@ fn an_idle_holder_of_memory_is_closed() {
     let mut world = small_memory();
     let writer = world.writer(SEGMENT);
     let idle = world.connect();
+    world.ask(idle, Hello::OURS);
     let mut frame = bytes::BytesMut::new();
     Command::from(append(&[7; 150_000], 1)).encode(&mut frame);
     world.link(idle).to_shard.extend_from_slice(&frame[..5000]);
@@ -208,5 +209,5 @@ fn an_idle_holder_of_memory_is_closed() {
     assert!(world.is_closed(idle));
     assert!(!world.is_closed(writer));
     assert_eq!(world.replies(writer), [appended(1, i64::MIN, 150_000)]);
-    assert_eq!(world.shards[0].counters().closed(CloseCause::Limit), 1);
+    assert_eq!(world.shards[0].counters().closed(CloseCause::SlowSender), 1);
 }

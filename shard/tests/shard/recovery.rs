@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use thalweg_core::fault::{Fault, FaultClass};
-use thalweg_shard::{CloseCause, Shard};
+use thalweg_shard::{CloseCause, Health, Shard};
 use thalweg_wire::*;
 
 use crate::world::*;
@@ -65,6 +65,35 @@ fn a_failed_recovery_is_repeated() {
     assert!(world.shards[0].fault().is_none());
     let late = world.connect();
     assert_eq!(world.length(late, SEGMENT), 0);
+}
+
+/// A shard whose recoveries failed too often says so and goes on trying, more rarely; when the
+/// journal is well again it serves without being started anew.
+#[test]
+fn a_shard_that_gave_up_says_so_and_heals() {
+    let mut world = World::with(1, 64, |config| config.boot_attempts = 3);
+    for _ in 0..5 {
+        let fault = Fault::new(FaultClass::Device, "no device");
+        world.env().journal.recover_faults.push_back(fault);
+    }
+    world.journal().fail();
+    world.settle();
+    assert_eq!(world.shards[0].health(), Health::Recovering);
+    let mut pauses = Vec::new();
+    while let Some(deadline) = world.turn().next_deadline {
+        pauses.push(deadline.since(world.env().clock.now));
+        world.env().clock.now = deadline;
+        world.turn();
+        if pauses.len() == 2 {
+            let status = world.shards[0].status();
+            assert_eq!(status.health, Health::GaveUp);
+            assert!(status.reason.contains("no device"), "{}", status.reason);
+        }
+    }
+    let retry = Duration::from_secs(30);
+    assert_eq!(pauses[2..], [retry, retry, retry]);
+    assert_eq!(world.shards[0].health(), Health::Serving);
+    assert_eq!(world.shards[0].status().reason, "");
 }
 
 /// A newer owner of the directory ends the attempts at once.
@@ -133,10 +162,12 @@ fn a_stop_has_an_end() {
     world.journal().hold(true);
     world.send(writer, append(b"stuck", 1)).settle();
     world.shards[0].stop();
-    let deadline = world.turn().next_deadline.expect("a stop has an end");
     assert!(!world.shards[0].is_stopped());
-    world.env().clock.now = deadline;
-    world.settle();
+    for _ in 0..20 {
+        let Some(deadline) = world.turn().next_deadline else { break };
+        world.env().clock.now = deadline;
+        world.settle();
+    }
     assert!(world.shards[0].is_stopped());
     assert_eq!(world.replies(writer), []);
 }
