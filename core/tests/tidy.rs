@@ -34,9 +34,17 @@ const EDGES: &[(&str, &[&str])] = &[
         &["thalweg-core", "thalweg-journal", "thalweg-net", "thalweg-shard", "thalweg-wire"],
     ),
     ("thalweg-bench", &["thalweg-uring", "thalweg-wire"]),
+    ("thalweg-crash", &["thalweg-checker", "thalweg-wire"]),
     (
         "thalweg-cli",
-        &["thalweg-bench", "thalweg-core", "thalweg-journal", "thalweg-server", "thalweg-uring"],
+        &[
+            "thalweg-bench",
+            "thalweg-core",
+            "thalweg-crash",
+            "thalweg-journal",
+            "thalweg-server",
+            "thalweg-uring",
+        ],
     ),
 ];
 

@@ -144,6 +144,10 @@ impl Wire {
     pub fn send_bytes(&mut self, mut bytes: &[u8]) -> Result<(), Trouble> {
         let begin = Instant::now();
         while !bytes.is_empty() {
+            // A block cut here is one that the server must discard whole.
+            if self.stop.is_stopped() {
+                return Err(Trouble::Stopped);
+            }
             match self.socket.write(bytes) {
                 Ok(written) => bytes = &bytes[written..],
                 Err(error) => self.judge_wait(&error, begin)?,
@@ -174,6 +178,10 @@ impl Wire {
     /// # Errors
     /// [`Trouble`].
     pub fn receive(&mut self) -> Answer {
+        // Also when there is never a wait: a busy server must not keep its load from ending.
+        if self.stop.is_stopped() {
+            return Err(Trouble::Stopped);
+        }
         let begin = Instant::now();
         loop {
             match self.decoder.decode(&mut self.received) {

@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 
 mod bench;
 mod check;
+mod crash_test;
 mod inspect;
 mod serve;
 
@@ -31,6 +32,8 @@ enum Verb {
     Check(check::Arguments),
     /// Measure: starts a server of its own on a fresh data directory and loads it.
     Bench(bench::Arguments),
+    /// Try the promise on your own disk: kill a server of its own under load, verify what it kept.
+    CrashTest(crash_test::Arguments),
     /// Look into a data directory, offline and read-only.
     Inspect(inspect::Arguments),
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Verb::Serve(arguments) => serve::run(arguments),
         Verb::Check(arguments) => check::run(arguments),
         Verb::Bench(arguments) => bench::run(arguments),
+        Verb::CrashTest(arguments) => crash_test::run_test(arguments),
         Verb::Inspect(arguments) => inspect::run(arguments),
     };
     match result {

@@ -1,0 +1,26 @@
+//! The kinds of work of the kill loop.
+
+use crate::dice::Dice;
+use crate::lane::Lane;
+
+mod attributes;
+mod conditional;
+mod recreate;
+mod segment_table;
+mod transactions;
+mod writers;
+
+/// All lanes of a run: the writers of events mostly, and one or two of each other kind.
+pub(crate) fn all_lanes(dice: &mut Dice) -> Vec<Box<dyn Lane>> {
+    let mut lanes: Vec<Box<dyn Lane>> = Vec::new();
+    for number in 0..2 {
+        let is_behind_proxy = number == 1;
+        lanes.push(Box::new(writers::Writers::new(number, 3, is_behind_proxy, dice.split(number))));
+    }
+    lanes.push(Box::new(transactions::Transactions::new(0, dice.split(10))));
+    lanes.push(Box::new(segment_table::SegmentTable::new(0, dice.split(20))));
+    lanes.push(Box::new(conditional::Conditional::new(2, dice.split(30))));
+    lanes.push(Box::new(recreate::Recreate::new(dice.split(40))));
+    lanes.push(Box::new(attributes::Attributes::new(dice.split(50))));
+    lanes
+}

@@ -1,0 +1,149 @@
+//! Seals, truncates and deletes segments under their writers. It asks directly and waits for every
+//! answer that the server can give, so that nothing of it is under way during verification.
+
+use std::thread;
+
+use thalweg_wire::Command;
+
+use crate::claim::{ensure, ensure_eq, wrong};
+use crate::dice::Dice;
+use crate::store::{Route, Store};
+use crate::wire::Trouble;
+
+use super::{Chain, Done, Segment};
+
+/// Sealed segments that are kept behind the newest one.
+const KEPT: usize = 3;
+/// Lengths at which the newest segment is sealed.
+const SEAL_AT: std::ops::Range<u64> = 300_000..6_000_000;
+
+/// Works until it is stopped.
+pub(super) fn run(chain: &Chain, route: &Route, dice: &mut Dice) -> Result<(), Trouble> {
+    let direct = route.direct();
+    let mut store = Store::new(&direct);
+    let mut seal_at = i64::try_from(dice.range(SEAL_AT)).expect("small");
+    while !route.stop.is_stopped() {
+        let result = match dice.below(4) {
+            0 => truncate(chain, &mut store, dice),
+            1 => delete_oldest(chain, &mut store),
+            _ => {
+                let newest = chain.newest();
+                let (length, sealed) = {
+                    let segment = &chain.lock()[newest];
+                    (segment.length_min, segment.sealed)
+                };
+                if length > seal_at || sealed != Done::No {
+                    seal_at = i64::try_from(dice.range(SEAL_AT)).expect("small");
+                    replace(chain, &mut store, newest)
+                } else {
+                    Ok(())
+                }
+            }
+        };
+        if let Err(trouble) = result.and_then(|()| look(chain, &mut store)) {
+            direct.lost(trouble, &mut store)?;
+        }
+        // The pace of the work, nothing waits for it.
+        thread::sleep(dice.millis(1..20));
+    }
+    Ok(())
+}
+
+/// What begins after an acknowledgement sees what was acknowledged.
+fn look(chain: &Chain, store: &mut Store) -> Result<(), Trouble> {
+    let newest = chain.newest();
+    let (name, least) = {
+        let segment = &chain.lock()[newest];
+        (segment.name.clone(), segment.length_min)
+    };
+    let Some(info) = store.info(&name)? else { wrong!("{name} is gone") };
+    let length = info.write_offset;
+    ensure!(length >= least, "{name}: {least} bytes acknowledged, {length} told afterwards");
+    Ok(())
+}
+
+/// Seals a segment and makes its successor; goes on where a kill interrupted it.
+fn replace(chain: &Chain, store: &mut Store, index: usize) -> Result<(), Trouble> {
+    let name = {
+        let segment = &mut chain.lock()[index];
+        segment.sealed = segment.sealed.max(Done::Asked);
+        segment.name.clone()
+    };
+    store.seal(&name)?;
+    chain.lock()[index].sealed = Done::Yes;
+    let Some(info) = store.info(&name)? else { wrong!("{name} is gone after its seal") };
+    ensure!(info.is_sealed, "{name} is not sealed after its seal");
+    {
+        let segment = &mut chain.lock()[index];
+        let length = *segment.length_final.get_or_insert(info.write_offset);
+        ensure_eq!(length, info.write_offset, "{name}: length after the seal");
+        let least = segment.length_min;
+        ensure!(length >= least, "{name}: sealed at {length}, acknowledged up to {least}");
+    }
+    let (name, before) = {
+        let mut segments = chain.lock();
+        if segments.len() == index + 1 {
+            segments.push(Segment::new(chain.lane, index as u64 + 1));
+        }
+        let next = &mut segments[index + 1];
+        (next.name.clone(), std::mem::replace(&mut next.created, Done::Asked))
+    };
+    let is_new = store.create(&name)?;
+    ensure!(is_new || before == Done::Asked, "{name} exists before it is created");
+    chain.lock()[index + 1].created = Done::Yes;
+    Ok(())
+}
+
+/// Truncates some segment at the end of an acknowledged block.
+fn truncate(chain: &Chain, store: &mut Store, dice: &mut Dice) -> Result<(), Trouble> {
+    let (index, name, offset) = {
+        let mut segments = chain.lock();
+        let alive: Vec<usize> =
+            (0..segments.len()).filter(|index| segments[*index].exists()).collect();
+        if alive.is_empty() || !dice.one_in(3) {
+            return Ok(());
+        }
+        let index = alive[dice.index(alive.len())];
+        let segment = &mut segments[index];
+        if segment.boundaries.is_empty() {
+            return Ok(());
+        }
+        let offset = segment.boundaries[dice.index(segment.boundaries.len())];
+        // Mostly behind the reader, so that most events are read once; and never backwards.
+        let is_unread = offset > segment.seen.at && !dice.one_in(8);
+        if offset <= segment.start_max || is_unread {
+            return Ok(());
+        }
+        segment.start_max = offset;
+        (index, segment.name.clone(), offset)
+    };
+    store.truncate(&name, offset)?;
+    chain.lock()[index].start_min = offset;
+    match store.read(&name, offset - 1, 10)? {
+        Command::SegmentIsTruncated(it) if it.start_offset == offset => Ok(()),
+        other => wrong!("{name}: {other:?} to a read before the start offset {offset}"),
+    }
+}
+
+/// Deletes the oldest segment when enough follow it, every writer has left it and it was read.
+fn delete_oldest(chain: &Chain, store: &mut Store) -> Result<(), Trouble> {
+    let (index, name, before) = {
+        let mut segments = chain.lock();
+        let is_left = |it: &Segment| it.created == Done::Yes && it.deleted != Done::Yes;
+        let Some(index) = segments.iter().position(is_left) else { return Ok(()) };
+        let newest = segments.iter().rposition(Segment::exists).unwrap_or(index);
+        let segment = &mut segments[index];
+        let is_read = segment.length_final.is_some_and(|length| segment.seen.at >= length);
+        let is_far = newest > index + KEPT + 4;
+        if newest <= index + KEPT || segment.writers_left < chain.writers || !(is_read || is_far) {
+            return Ok(());
+        }
+        let before = std::mem::replace(&mut segment.deleted, Done::Asked);
+        (index, segment.name.clone(), before)
+    };
+    let was_there = store.delete(&name)?;
+    ensure!(was_there || before == Done::Asked, "{name} was gone before it was deleted");
+    chain.lock()[index].deleted = Done::Yes;
+    ensure!(store.info(&name)?.is_none(), "{name} is there after it was deleted");
+    Ok(())
+}
