@@ -5,7 +5,8 @@
 //! is outside a submitted frame; then its parts go into the following frames, at most one per
 //! frame, so that appends are not held up. When the last part is durable, the oldest frame that was
 //! not submitted at the snapshot becomes the container's replay position. A container writes
-//! checkpoints also when nothing in it changed: its last one would keep old journal files alive.
+//! checkpoints also when nothing in it changed, as others work: its last one would keep old journal
+//! files alive.
 //! One that never held an operation writes none and needs no frame. Byte tables: `docs/formats.md`.
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -38,7 +39,7 @@ pub(crate) enum ReplayFrom {
 #[derive(Debug, Default)]
 pub(crate) struct CheckpointState {
     replay_from: ReplayFrom,
-    /// [`Shared::journal_bytes`] when the last snapshot was taken.
+    /// [`Shared::work_bytes`] when the last snapshot was taken.
     begun_at: u64,
     /// Size of the last snapshot.
     last_bytes: u64,
@@ -114,18 +115,26 @@ impl CheckpointState {
         }
     }
 
-    /// Whether a snapshot should be taken, when the journal is at `journal_bytes`.
-    fn is_due(&self, limits: &Limits, journal_bytes: u64, is_settled: bool) -> bool {
+    /// Whether a snapshot should be taken, when `work_bytes` were written in all.
+    fn is_due(&self, limits: &Limits, work_bytes: u64, is_settled: bool) -> bool {
         if self.running.is_some() || self.replay_from == ReplayFrom::Nothing {
             return false;
         }
         if self.is_hastened {
             return is_settled;
         }
-        // Four times the snapshot: checkpoints take at most a fifth of the journal.
+        // Four times the snapshot: a container's checkpoints take at most a fifth of the journal.
         let interval = limits.checkpoint_interval_bytes.max(4 * self.last_bytes);
-        let grown = journal_bytes - self.begun_at;
+        let grown = work_bytes - self.begun_at;
         grown >= interval && (is_settled || grown >= 2 * interval)
+    }
+}
+
+impl Shared {
+    /// Journal bytes but for checkpoints: were those counted, the checkpoints of several containers
+    /// would make one another due without end.
+    fn work_bytes(&self) -> u64 {
+        self.journal_bytes - self.log.upkeep_bytes()
     }
 }
 
@@ -134,7 +143,7 @@ impl Container {
     pub(crate) fn begin_checkpoint(&mut self, shared: &mut Shared) -> bool {
         let first_unsubmitted = shared.log.first_unsubmitted();
         let is_settled = shared.log.is_all_submitted();
-        let is_due = self.checkpoint.is_due(&shared.limits, shared.journal_bytes, is_settled);
+        let is_due = self.checkpoint.is_due(&shared.limits, shared.work_bytes(), is_settled);
         if self.state != ContainerState::Serving || !is_due {
             return false;
         }
@@ -142,7 +151,7 @@ impl Container {
         let part_bytes = shared.limits.checkpoint_part_bytes;
         let part_count = rest.len().div_ceil(part_bytes);
         self.checkpoint.is_hastened = false;
-        self.checkpoint.begun_at = shared.journal_bytes;
+        self.checkpoint.begun_at = shared.work_bytes();
         self.checkpoint.last_bytes = rest.len() as u64;
         self.checkpoint.running = Some(Running {
             snapshot: self.sequence_number,
@@ -180,7 +189,7 @@ impl Container {
         assert!(running.next_part <= running.part_count, "a snapshot has the parts it announced");
         self.sequence_number = self.sequence_number.next();
         let (id, sequence_number) = (self.id, self.sequence_number);
-        let place = shared.log.write(id, operation_bytes, |out| {
+        let place = shared.log.write_checkpoint(id, operation_bytes, |out| {
             Operation::Checkpoint(part).encode(id, sequence_number, None, out);
         });
         assert!(place.frame == frame, "an operation goes to the frame that was named");

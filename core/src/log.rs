@@ -33,10 +33,13 @@ pub(crate) struct FrameLog {
     /// Number of the open frame, or of the next one to be opened.
     open_number: FrameNumber,
     open: Option<OpenFrame>,
-    sealed: VecDeque<SealedFrame>,
+    /// With the bytes of each that are upkeep.
+    sealed: VecDeque<(SealedFrame, u64)>,
     /// Handed out or submitted and not durable: operation bytes, oldest first.
     in_flight: VecDeque<InFlight>,
     accepted_bytes: usize,
+    /// See [`upkeep_bytes`](Self::upkeep_bytes).
+    upkeep_bytes: u64,
     durable_through: FrameNumber,
     submitted_through: FrameNumber,
 }
@@ -47,6 +50,8 @@ struct OpenFrame {
     /// Most bytes it may hold; within the capacity of `memory`.
     bytes_max: usize,
     containers: ContainerMask,
+    /// Of operations that are parts of checkpoints.
+    checkpoint_bytes: usize,
     /// To be handed out even without an operation.
     is_wanted: bool,
 }
@@ -55,12 +60,19 @@ impl OpenFrame {
     fn is_due(&self) -> bool {
         self.is_wanted || self.memory.len() > FRAME_HEADER_BYTES
     }
+
+    /// What of it is checkpoints: all of it when it holds nothing else.
+    fn upkeep_bytes(&self, frame_bytes: usize) -> u64 {
+        let holds_work = self.memory.len() > FRAME_HEADER_BYTES + self.checkpoint_bytes;
+        (if holds_work { self.checkpoint_bytes } else { frame_bytes }) as u64
+    }
 }
 
 #[derive(Debug)]
 struct InFlight {
     number: FrameNumber,
     operation_bytes: usize,
+    upkeep_bytes: u64,
 }
 
 impl FrameLog {
@@ -77,6 +89,7 @@ impl FrameLog {
             sealed: VecDeque::new(),
             in_flight: VecDeque::new(),
             accepted_bytes: 0,
+            upkeep_bytes: 0,
             durable_through: FrameNumber(0),
             submitted_through: FrameNumber(0),
         }
@@ -111,6 +124,18 @@ impl FrameLog {
         }
     }
 
+    /// Writes an operation that is part of a checkpoint, of exactly `bytes` bytes.
+    pub(crate) fn write_checkpoint(
+        &mut self,
+        container: ContainerId,
+        bytes: usize,
+        encode: impl FnOnce(&mut BytesMut),
+    ) -> Place {
+        let place = self.write(container, bytes, encode);
+        self.open.as_mut().expect("it was just written to").checkpoint_bytes += bytes;
+        place
+    }
+
     /// The frame that an operation of `bytes` bytes will go to when it is written next.
     pub(crate) fn frame_for(&mut self, bytes: usize) -> FrameNumber {
         if self.open.as_ref().is_none_or(|open| open.memory.len() + bytes > open.bytes_max) {
@@ -130,7 +155,7 @@ impl FrameLog {
 
     /// Size of the oldest frame not handed out, padding included.
     pub(crate) fn next_frame_bytes(&self) -> Option<u64> {
-        if let Some(frame) = self.sealed.front() {
+        if let Some((frame, _)) = self.sealed.front() {
             return Some(frame.bytes.len() as u64);
         }
         let open = self.open.as_ref().filter(|open| open.is_due())?;
@@ -149,10 +174,11 @@ impl FrameLog {
         if self.sealed.is_empty() {
             self.seal_open();
         }
-        let frame = self.sealed.pop_front()?;
+        let (frame, upkeep_bytes) = self.sealed.pop_front()?;
         self.in_flight.push_back(InFlight {
             number: frame.number,
             operation_bytes: frame.operation_bytes as usize,
+            upkeep_bytes,
         });
         Some(frame)
     }
@@ -160,8 +186,8 @@ impl FrameLog {
     /// The journal has the frame.
     pub(crate) fn submitted(&mut self, number: FrameNumber) {
         assert!(number == self.submitted_through.next(), "frames are submitted in order");
-        let is_out = self.in_flight.iter().any(|frame| frame.number == number);
-        assert!(is_out, "a frame is handed out before it is submitted");
+        let frame = self.in_flight.iter().find(|frame| frame.number == number);
+        self.upkeep_bytes += frame.expect("a frame is handed out first").upkeep_bytes;
         self.submitted_through = number;
     }
 
@@ -196,6 +222,12 @@ impl FrameLog {
         self.next_frame_bytes().is_none() && self.submitted_through.next() == self.open_number
     }
 
+    /// Bytes of submitted frames that are there for checkpoints or for nothing but a header: what a
+    /// journal grows by when nobody asks for anything.
+    pub(crate) fn upkeep_bytes(&self) -> u64 {
+        self.upkeep_bytes
+    }
+
     /// Bytes of operations that are not durable.
     pub(crate) fn accepted_bytes(&self) -> usize {
         self.accepted_bytes
@@ -214,7 +246,13 @@ impl FrameLog {
         assert!(bytes_max <= memory.capacity(), "a frame stays in its memory");
         memory.resize(FRAME_HEADER_BYTES, 0);
         let containers = ContainerMask::default();
-        self.open = Some(OpenFrame { memory, bytes_max, containers, is_wanted: false });
+        self.open = Some(OpenFrame {
+            memory,
+            bytes_max,
+            containers,
+            checkpoint_bytes: 0,
+            is_wanted: false,
+        });
     }
 
     fn seal_open(&mut self) {
@@ -226,15 +264,18 @@ impl FrameLog {
             return;
         }
         let operation_bytes = open.memory.len() - FRAME_HEADER_BYTES;
-        open.memory.resize(open.memory.len().next_multiple_of(BLOCK), 0);
+        let frame_bytes = open.memory.len().next_multiple_of(BLOCK);
+        let upkeep_bytes = open.upkeep_bytes(frame_bytes);
+        open.memory.resize(frame_bytes, 0);
         let bytes = open.memory.split();
         self.slabs.give_back(open.memory);
-        self.sealed.push_back(SealedFrame {
+        let frame = SealedFrame {
             number: self.open_number,
             bytes,
             operation_bytes: u32::try_from(operation_bytes).expect("a frame has less than 4 GiB"),
             containers: open.containers,
-        });
+        };
+        self.sealed.push_back((frame, upkeep_bytes));
         self.open_number = self.open_number.next();
     }
 }

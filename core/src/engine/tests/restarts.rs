@@ -140,3 +140,21 @@ fn nothing_is_served_before_recovery_ended() {
     let wrong = Refusal::WrongContainer { segment: "s".into() };
     assert_eq!(reply(&effects).as_ref().err(), Some(&wrong));
 }
+
+/// Shows that what one container's checkpoints write does not make another's due: twenty appends
+/// and their checkpoints stay a few frames where they once made one another due thousands of times.
+#[test]
+fn checkpoints_do_not_make_each_other_due() {
+    let small = Limits { checkpoint_interval_bytes: 4096, checkpoint_part_bytes: 16, ..tiny() };
+    let mut rig = Rig::new(small);
+    let token = Token { shard: ShardId(0), connection: ConnectionId(1), request: 0 };
+    rig.engine.request(rig.now, ContainerId(0), token, create("other"), &mut rig.effects);
+    rig.turn();
+    rig.create("s");
+    rig.set_up(1, 1, 7, "s");
+    grow(&mut rig, 1, 0, 20);
+    rig.turn();
+    // A snapshot has at most 50 parts, each in a frame; both containers may take one per append.
+    let frames = rig.engine.shared.log.open_number().0;
+    assert!(frames < 20 * 51, "{frames} frames for 20 appends");
+}
