@@ -57,6 +57,26 @@ kinds! {
     ProcessKill = "process kills",
     /// The process ends together with the power.
     PowerCut = "power cuts",
+    /// A read gives wrong bytes, once.
+    WrongRead = "wrong reads",
+    /// A write of a dead process lands long after its end.
+    LateWrite = "late writes",
+    /// Records are damaged at rest, within the promise.
+    DamagedRecord = "damaged records",
+    /// A connection is closed in one direction.
+    HalfClose = "half-closed links",
+    /// A direction of a connection is stopped up for a while.
+    Clog = "clogged links",
+    /// All connections break, several times in a row.
+    LinkStorm = "link storms",
+    /// A shard takes no turns for a while.
+    FrozenShard = "frozen shards",
+    /// A thread dies between two of its effects.
+    CrashAtEffect = "deaths in the middle",
+    /// The process is asked to stop.
+    OrderlyStop = "requests to stop",
+    /// A second process opens the directories of a living one.
+    Takeover = "takeovers",
     /// The process ends while it recovers.
     CrashInRecovery = "crashes in recovery",
     /// Wall time jumps against monotonic time.
@@ -113,6 +133,7 @@ struct State {
     mask: Mask,
     drawn: u64,
     struck: Vec<Fault>,
+    has_ended: bool,
 }
 
 /// A shared handle to the faults of a world.
@@ -136,6 +157,9 @@ impl Faults {
             return false;
         }
         let mut state = self.state.borrow_mut();
+        if state.has_ended {
+            return false;
+        }
         let number = state.drawn;
         state.drawn += 1;
         if state.mask.holds_back(number, kind) {
@@ -145,6 +169,11 @@ impl Faults {
         self.trace.count(kind.name());
         trace!(self.trace, "fault #{number} {kind:?}");
         true
+    }
+
+    /// From now on nothing strikes any more.
+    pub(crate) fn end(&self) {
+        self.state.borrow_mut().has_ended = true;
     }
 
     /// What struck, in order.
