@@ -80,6 +80,27 @@ impl MemoryDisk {
         })))
     }
 
+    /// A disk that holds these files, durably.
+    pub fn holding(
+        seed: u64,
+        capacity_bytes: u64,
+        files: impl IntoIterator<Item = (String, Vec<u8>)>,
+    ) -> Self {
+        let disk = Self::new(seed, capacity_bytes);
+        let mut state = disk.0.borrow_mut();
+        for (name, bytes) in files {
+            let inode = state.next_inode;
+            state.next_inode += 1;
+            state.names.insert(name, inode);
+            let durable = bytes.clone();
+            let content = Inode { current: bytes, durable, pending: BTreeMap::new() };
+            state.inodes.insert(inode, content);
+        }
+        state.durable_names = state.names.clone();
+        drop(state);
+        disk
+    }
+
     /// A device for a new process.
     pub fn device(&self) -> MemoryDevice {
         MemoryDevice { disk: self.clone(), handles: BTreeMap::new(), next_handle: 1 }

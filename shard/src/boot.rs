@@ -65,6 +65,7 @@ impl<E: Env> Shard<E> {
         }
         let engine = recover(&mut env, &config, &mut effects)?;
         let mut shard = Self::new(env, config, engine, effects);
+        shard.trim.recovered(shard.engine.replay_position());
         shard.counters.boots += 1;
         shard.perform();
         Ok(shard)
@@ -121,6 +122,7 @@ impl<E: Env> Shard<E> {
             Ok(engine) => {
                 self.engine = engine;
                 self.change_state(State::Serving);
+                self.trim.recovered(self.engine.replay_position());
                 self.counters.boots += 1;
                 info!(shard = self.config.shard.0, attempt, "serving again");
                 self.perform();

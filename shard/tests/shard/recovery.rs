@@ -206,3 +206,22 @@ fn journal_files_go_when_nothing_needs_them() {
     assert_eq!(world.set_up(again, SEGMENT), 260);
     assert_eq!(data(&world.ask(again, read(SEGMENT, 2_059_000))), [7; 1000]);
 }
+
+/// A shard that has recovered looks at once which files can go: in a journal that is full to the
+/// last block no frame would ever ask.
+#[test]
+fn a_start_lets_go_of_files_before_any_frame_is_written() {
+    let mut world = World::new();
+    let writer = world.writer(SEGMENT);
+    world.send(writer, append(b"kept", 1)).settle();
+    world.advance(Duration::from_secs(2));
+    world.settle();
+    let before = world.shards[0].counters().clone();
+    world.journal().fail();
+    world.settle();
+    world.advance(Duration::from_secs(2));
+    world.settle();
+    let counters = world.shards[0].counters();
+    assert_eq!((counters.boots, counters.frames), (2, before.frames));
+    assert!(counters.trims > before.trims, "{} looks", counters.trims);
+}

@@ -97,6 +97,7 @@ impl UringDevice {
     /// When it cannot be opened.
     pub fn new(ring: &Ring, path: &Path, durable_write: DurableWrite) -> io::Result<Self> {
         let directory = Rc::new(OwnedFd::from(File::open(path)?));
+        ring.note_directory(&directory);
         Ok(Self {
             owner: ring.register(),
             ring: ring.clone(),

@@ -7,6 +7,7 @@
 //! standard library lacks). Everything else here is safe code over those three. The crate holds no
 //! policy: what to write, when to receive and when to close is decided by its callers.
 
+mod admission;
 mod directory;
 pub mod file;
 pub mod measure;
@@ -16,7 +17,10 @@ pub mod probe;
 pub mod ring;
 pub mod socket;
 mod sockets;
+#[cfg(feature = "trace")]
+pub mod trace;
 
+pub use admission::{Admission, AdmissionConfig};
 pub use file::UringDevice;
 pub use measure::{DiskMeasurement, measure};
 pub use operation::adopt;

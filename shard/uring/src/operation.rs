@@ -49,7 +49,7 @@ pub(crate) enum Operation {
     Write { file: Rc<OwnedFd>, offset: u64, bytes: Bytes, data_sync: bool },
     /// Reads up to `length` bytes into the spare capacity of `memory`.
     Read { file: Rc<OwnedFd>, offset: u64, memory: BytesMut, length: usize },
-    /// Accepts connections, one completion each, until the kernel says that it stopped.
+    /// Accepts one connection: many at once could not be slowed down.
     Accept { listener: Rc<OwnedFd> },
     /// Receives into the spare capacity of `memory`.
     Receive { socket: Rc<OwnedFd>, memory: BytesMut, poll_first: bool },
@@ -102,10 +102,41 @@ impl Operation {
                 opcode::Fsync::new(descriptor(file)).flags(flags).build()
             }
             Self::Accept { listener } => {
-                opcode::AcceptMulti::new(descriptor(listener)).flags(libc::SOCK_CLOEXEC).build()
+                let (address, length) = (std::ptr::null_mut(), std::ptr::null_mut());
+                opcode::Accept::new(descriptor(listener), address, length)
+                    .flags(libc::SOCK_CLOEXEC)
+                    .build()
             }
             Self::Timeout { after } => opcode::Timeout::new(&raw const **after).build(),
             Self::Cancel { target } => opcode::AsyncCancel::new(*target).build(),
+        }
+    }
+
+    /// The entry of an operation that a test spoils. It never lets the kernel touch more than
+    /// [`entry`](Self::entry) would.
+    #[cfg(feature = "trace")]
+    pub(crate) fn spoilt_entry(&mut self, fate: crate::trace::Fate) -> squeue::Entry {
+        use crate::trace::Fate;
+        match (fate, self) {
+            (Fate::Normal, operation) => operation.entry(),
+            // No such descriptor: fails at once, and cuts a link as any failure does.
+            (Fate::Fails, _) => opcode::Fsync::new(Fd(-1)).build(),
+            (Fate::Shortened(count), Self::Write { file, offset, bytes, data_sync }) => {
+                let count = bounded(count.min(bytes.len()));
+                opcode::Write::new(descriptor(file), bytes.as_ptr(), count)
+                    .offset(*offset)
+                    .rw_flags(if *data_sync { libc::RWF_DSYNC } else { 0 })
+                    .build()
+            }
+            (Fate::Shortened(count), Self::Read { file, offset, memory, length }) => {
+                let count = bounded(count.min(*length));
+                let spare = memory.spare_capacity_mut();
+                assert!(count as usize <= spare.len(), "a read fits the memory given for it");
+                opcode::Read::new(descriptor(file), spare.as_mut_ptr().cast(), count)
+                    .offset(*offset)
+                    .build()
+            }
+            (Fate::Shortened(_), _) => unreachable!("only transfers of files are shortened"),
         }
     }
 

@@ -172,6 +172,23 @@ impl Ring {
         self.shared.core.borrow_mut().wait_any();
     }
 
+    /// Notes, and spoils, the file operations queued from now on.
+    #[cfg(feature = "trace")]
+    pub fn set_trace(&self, trace: &crate::trace::Trace) {
+        self.shared.core.borrow_mut().set_trace(trace.clone());
+    }
+
+    /// Tells the trace, if there is one, which descriptor is a device's directory.
+    pub(crate) fn note_directory(&self, directory: &OwnedFd) {
+        #[cfg(not(feature = "trace"))]
+        let _ = directory;
+        #[cfg(feature = "trace")]
+        if let Some(trace) = self.shared.core.borrow().trace() {
+            let file = std::os::fd::AsRawFd::as_raw_fd(directory);
+            trace.note(crate::trace::Note::Directory { file });
+        }
+    }
+
     /// Operations that the kernel has not completed, queued ones included.
     pub fn in_flight(&self) -> usize {
         self.shared.core.borrow().in_flight()

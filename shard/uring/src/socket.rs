@@ -15,12 +15,14 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use thalweg_core::env::network::{Network, NetworkEvent};
 use thalweg_core::id::ConnectionId;
 
+use crate::admission::{Admission, Admitted};
 use crate::operation::{Message, Operation};
 use crate::ring::{BeforeFlush, Completion, OperationId, Outcome, OwnerId, Ring};
 use crate::sockets::{self, Direction, Listeners, NetworkCounts};
@@ -32,7 +34,7 @@ pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(5);
 pub(crate) const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// How often deadlines of closing connections are looked at, and how long accepting pauses when
-/// descriptors are short.
+/// descriptors are short or connections come too fast.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 
 /// Room for bytes that are dropped while lingering.
@@ -49,7 +51,7 @@ struct State {
     ring: Ring,
     owner: OwnerId,
     listeners: Vec<Listener>,
-    connections_max: usize,
+    admission: Arc<Admission>,
     connections: HashMap<ConnectionId, Connection>,
     last_connection: ConnectionId,
     /// Connections with something to send and no send in flight, since the last flush.
@@ -68,6 +70,8 @@ struct Listener {
 
 struct Connection {
     socket: Rc<OwnedFd>,
+    /// Its place, given back with it.
+    _admitted: Admitted,
     receiving: Option<OperationId>,
     /// The last receive left bytes behind, so the next one need not wait for the socket.
     has_more_bytes: bool,
@@ -89,7 +93,7 @@ enum Phase {
 impl UringNetwork {
     /// Takes over listening sockets and starts to accept with the next flush.
     pub fn new(ring: &Ring, listeners: Listeners) -> Self {
-        let connections_max = listeners.connections_max;
+        let admission = listeners.admission;
         let listeners = listeners
             .sockets
             .into_iter()
@@ -99,7 +103,7 @@ impl UringNetwork {
             owner: ring.register(),
             ring: ring.clone(),
             listeners,
-            connections_max,
+            admission,
             connections: HashMap::new(),
             last_connection: ConnectionId(0),
             unsent: Vec::new(),
@@ -204,6 +208,10 @@ impl State {
     // Accepting.
 
     fn accept_all(&mut self) {
+        if !self.admission.is_open() {
+            self.counts.accepts_paced += 1;
+            return self.ensure_tick();
+        }
         for (index, listener) in self.listeners.iter_mut().enumerate() {
             if listener.accepting.is_none() {
                 let operation = Operation::Accept { listener: listener.socket.clone() };
@@ -215,18 +223,17 @@ impl State {
 
     /// A connection came in; `ended` says that the kernel wants to be asked again for the next.
     fn accepted(&mut self, listener: u64, socket: OwnedFd, ended: Option<Operation>) {
+        let socket = sockets::without_delay(socket);
+        let admitted = self.counts.admit(&self.admission, &socket);
         if ended.is_some() {
             self.accept_ended(listener);
             self.accept_all();
         }
-        if self.connections.len() >= self.connections_max {
-            self.counts.refused += 1;
-            return;
-        }
-        self.counts.accepted += 1;
+        let Some(admitted) = admitted else { return };
         self.last_connection.0 += 1;
         let connection = Connection {
-            socket: Rc::new(sockets::without_delay(socket)),
+            socket: Rc::new(OwnedFd::from(socket)),
+            _admitted: admitted,
             receiving: None,
             has_more_bytes: false,
             sending: None,

@@ -6,6 +6,10 @@ use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::admission::{Admission, Admitted, Refused};
 
 /// Whether several listeners, one per shard, may have the same port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +27,8 @@ pub struct NetworkConfig {
     pub addresses: Vec<SocketAddr>,
     /// Whether other shards listen on the same ports.
     pub port_sharing: PortSharing,
-    /// Most connections at a time; further ones are closed at once.
-    pub connections_max: usize,
+    /// Who may connect; shared with the listeners of other shards.
+    pub admission: Arc<Admission>,
 }
 
 /// Listening sockets, made before a shard starts so that a taken port is found early. Not bound to
@@ -32,7 +36,27 @@ pub struct NetworkConfig {
 #[derive(Debug)]
 pub struct Listeners {
     pub(crate) sockets: Vec<TcpListener>,
-    pub(crate) connections_max: usize,
+    pub(crate) admission: Arc<Admission>,
+}
+
+impl NetworkCounts {
+    /// A place for a connection that was just accepted, counted; `None`: close it.
+    pub(crate) fn admit(
+        &mut self,
+        admission: &Arc<Admission>,
+        socket: &TcpStream,
+    ) -> Option<Admitted> {
+        let address = socket.peer_addr().ok().map(|address| address.ip());
+        match admission.admit(address) {
+            Ok(admitted) => {
+                self.accepted += 1;
+                return Some(admitted);
+            }
+            Err(Refused::Full) => self.refused += 1,
+            Err(Refused::AddressFull) => self.refused_of_address += 1,
+        }
+        None
+    }
 }
 
 impl Listeners {
@@ -43,7 +67,7 @@ impl Listeners {
     pub fn bind(config: &NetworkConfig) -> io::Result<Self> {
         let listen = |address: &SocketAddr| listen(*address, config.port_sharing);
         let sockets = config.addresses.iter().map(listen).collect::<io::Result<_>>()?;
-        Ok(Self { sockets, connections_max: config.connections_max })
+        Ok(Self { sockets, admission: config.admission.clone() })
     }
 
     /// The addresses listened on, in the order of the configuration; with the ports that the kernel
@@ -63,6 +87,10 @@ pub struct NetworkCounts {
     pub accepted: u64,
     /// Connections closed at once because there were too many.
     pub refused: u64,
+    /// Connections closed at once because their address had too many.
+    pub refused_of_address: u64,
+    /// How often accepting paused because connections came too fast.
+    pub accepts_paced: u64,
     /// How often accepting paused because descriptors or memory were short.
     pub accept_pauses: u64,
 }
@@ -89,6 +117,7 @@ fn open_listener(address: SocketAddr, sharing: PortSharing) -> io::Result<TcpLis
     if address.is_ipv6() {
         set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY)?;
     }
+    find_dead_peers(&socket)?;
     bind(&socket, address)?;
     // SAFETY: no pointers are passed.
     checked(unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) })?;
@@ -124,8 +153,35 @@ fn bind(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
     }
 }
 
+/// A peer that says nothing is asked by the kernel from this time on whether it is there.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+
+/// Time between two such questions.
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+
+/// Questions without an answer after which the peer is dead.
+const PROBES: i32 = 3;
+
+/// A peer that confirms nothing of what was sent for so long is dead.
+const UNCONFIRMED_MAX: Duration = Duration::from_secs(60);
+
+/// Has the kernel find peers whose host is gone. Connections inherit it from their listener.
+fn find_dead_peers(listener: &OwnedFd) -> io::Result<()> {
+    let seconds = |time: Duration| time.as_secs() as libc::c_int;
+    set_option(listener, libc::SOL_SOCKET, libc::SO_KEEPALIVE)?;
+    let tcp = |name, value| set_value(listener, libc::IPPROTO_TCP, name, value);
+    tcp(libc::TCP_KEEPIDLE, seconds(PROBE_AFTER))?;
+    tcp(libc::TCP_KEEPINTVL, seconds(PROBE_EVERY))?;
+    tcp(libc::TCP_KEEPCNT, PROBES)?;
+    tcp(libc::TCP_USER_TIMEOUT, UNCONFIRMED_MAX.as_millis() as libc::c_int)
+}
+
 fn set_option(socket: &OwnedFd, level: i32, name: i32) -> io::Result<()> {
-    let on: libc::c_int = 1;
+    set_value(socket, level, name, 1)
+}
+
+fn set_value(socket: &OwnedFd, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
+    let on = value;
     let length = size_of_val(&on) as libc::socklen_t;
     // SAFETY: the value is an int of the length given and outlives the call.
     checked(unsafe {
@@ -153,11 +209,11 @@ pub(crate) fn shut_down(socket: &OwnedFd, direction: Direction) {
 }
 
 /// Sends small packets at once: replies are gathered by us, waiting for more would only delay them.
-pub(crate) fn without_delay(socket: OwnedFd) -> OwnedFd {
+pub(crate) fn without_delay(socket: OwnedFd) -> TcpStream {
     let stream = TcpStream::from(socket);
     // A peer that is gone already makes this fail; the first transfer will tell.
     let _ = stream.set_nodelay(true);
-    OwnedFd::from(stream)
+    stream
 }
 
 /// Waits until one of the descriptors is ready as asked, or `milliseconds` have passed (for ever

@@ -10,7 +10,9 @@ use bytes::{Bytes, BytesMut};
 use thalweg_core::env::network::{Network, NetworkEvent};
 use thalweg_core::id::ConnectionId;
 use thalweg_uring::portable::{PortableNetwork, PortableWait};
-use thalweg_uring::{Listeners, NetworkConfig, NetworkCounts, PortSharing};
+use thalweg_uring::{
+    Admission, AdmissionConfig, Listeners, NetworkConfig, NetworkCounts, PortSharing,
+};
 use thalweg_uring::{Ring, RingConfig, UringNetwork, event_counter};
 
 /// After this long without the expected event a test gives up.
@@ -112,7 +114,10 @@ fn listeners(connections_max: usize) -> (Listeners, SocketAddr) {
     let config = NetworkConfig {
         addresses: vec!["127.0.0.1:0".parse().expect("an address")],
         port_sharing: PortSharing::Exclusive,
-        connections_max,
+        admission: Admission::new(AdmissionConfig {
+            connections_max,
+            ..AdmissionConfig::default()
+        }),
     };
     let listeners = Listeners::bind(&config).expect("a free port");
     let address = listeners.addresses().expect("an address")[0];

@@ -7,14 +7,16 @@ use std::time::{Duration, Instant};
 
 use thalweg_core::env::network::{Network, NetworkEvent};
 use thalweg_uring::portable::{PortableNetwork, PortableWait};
-use thalweg_uring::{Listeners, NetworkConfig, NetworkCounts, PortSharing};
+use thalweg_uring::{
+    Admission, AdmissionConfig, Listeners, NetworkConfig, NetworkCounts, PortSharing,
+};
 use thalweg_uring::{Ring, RingConfig, UringNetwork, event_counter};
 
 fn listeners() -> Listeners {
     Listeners::bind(&NetworkConfig {
         addresses: vec!["127.0.0.1:0".parse().expect("an address")],
         port_sharing: PortSharing::Exclusive,
-        connections_max: 10,
+        admission: Admission::new(AdmissionConfig::default()),
     })
     .expect("a port")
 }

@@ -1,3 +1,4 @@
+mod fullness;
 mod requests;
 mod restarts;
 

@@ -9,12 +9,14 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use thalweg_core::env::network::{Network, NetworkEvent};
 use thalweg_core::id::ConnectionId;
 
+use crate::admission::{Admission, Admitted};
 use crate::socket::{DRAIN_TIME, LINGER_TIME, TICK};
 use crate::sockets::{self, Listeners, NetworkCounts};
 
@@ -78,7 +80,7 @@ pub struct PortableNetwork {
 
 struct State {
     listeners: Vec<TcpListener>,
-    connections_max: usize,
+    admission: Arc<Admission>,
     connections: BTreeMap<ConnectionId, Connection>,
     last_connection: ConnectionId,
     accept_again: Option<Instant>,
@@ -87,6 +89,8 @@ struct State {
 
 struct Connection {
     stream: TcpStream,
+    /// Its place, given back with it.
+    _admitted: Admitted,
     receiving: Option<BytesMut>,
     queue: VecDeque<Bytes>,
     phase: Phase,
@@ -111,7 +115,7 @@ impl PortableNetwork {
         }
         let state = State {
             listeners: listeners.sockets,
-            connections_max: listeners.connections_max,
+            admission: listeners.admission,
             connections: BTreeMap::new(),
             last_connection: ConnectionId(0),
             accept_again: None,
@@ -199,6 +203,11 @@ impl State {
         self.accept_again = None;
         for listener in &self.listeners {
             loop {
+                if !self.admission.is_open() {
+                    self.counts.accepts_paced += 1;
+                    self.accept_again = Some(now + TICK);
+                    break;
+                }
                 let stream = match listener.accept() {
                     Ok((stream, _)) => stream,
                     Err(error) if sockets::is_shortage(&error) => {
@@ -208,19 +217,15 @@ impl State {
                     }
                     Err(_) => break,
                 };
-                if self.connections.len() >= self.connections_max {
-                    self.counts.refused += 1;
-                    continue;
-                }
-                let stream = TcpStream::from(sockets::without_delay(stream.into()));
+                let stream = sockets::without_delay(stream.into());
+                let Some(admitted) = self.counts.admit(&self.admission, &stream) else { continue };
                 if stream.set_nonblocking(true).is_err() {
                     continue;
                 }
-                self.counts.accepted += 1;
                 self.last_connection.0 += 1;
                 let connection = self.last_connection;
                 let (queue, phase) = (VecDeque::new(), Phase::Open);
-                let it = Connection { stream, receiving: None, queue, phase };
+                let it = Connection { stream, _admitted: admitted, receiving: None, queue, phase };
                 self.connections.insert(connection, it);
                 events.push(NetworkEvent::Accepted { connection });
             }

@@ -39,6 +39,8 @@ pub(super) struct Core {
     has_signal: bool,
     /// The ring is being dropped: nothing is started any more.
     is_closing: bool,
+    #[cfg(feature = "trace")]
+    trace: Option<crate::trace::Trace>,
 }
 
 struct Slot {
@@ -86,6 +88,8 @@ impl Core {
             watched: None,
             has_signal: false,
             is_closing: false,
+            #[cfg(feature = "trace")]
+            trace: None,
         };
         core.set_wake(false);
         Ok(core)
@@ -94,6 +98,16 @@ impl Core {
     /// The kernel lets go of registered files when the ring's last request has ended.
     pub(super) fn keep_open(&mut self, file: &File) -> io::Result<()> {
         self.uring.submitter().register_files(&[file.as_raw_fd()])
+    }
+
+    #[cfg(feature = "trace")]
+    pub(super) fn set_trace(&mut self, trace: crate::trace::Trace) {
+        self.trace = Some(trace);
+    }
+
+    #[cfg(feature = "trace")]
+    pub(super) fn trace(&self) -> Option<&crate::trace::Trace> {
+        self.trace.as_ref()
     }
 
     pub(super) fn register(&mut self) -> OwnerId {
@@ -115,7 +129,7 @@ impl Core {
         tag: u64,
         operation: Operation,
     ) -> OperationId {
-        let (id, entry) = self.hold(owner, tag, operation);
+        let (id, entry) = self.hold(owner, tag, operation, false);
         self.queue.push_back(Queued { first: entry, second: None });
         id
     }
@@ -127,18 +141,20 @@ impl Core {
         first: Operation,
         second: Operation,
     ) {
-        let (_, first) = self.hold(Some(owner), tag, first);
-        let (_, second) = self.hold(Some(owner), tag, second);
+        let (_, first) = self.hold(Some(owner), tag, first, false);
+        let (_, second) = self.hold(Some(owner), tag, second, true);
         let first = first.flags(squeue::Flags::IO_LINK);
         self.queue.push_back(Queued { first, second: Some(second) });
     }
 
-    /// Puts an operation into the slab, and only there builds its entry.
+    /// Puts an operation into the slab, and only there builds its entry. `is_linked` says that it
+    /// follows the one before in a link.
     fn hold(
         &mut self,
         owner: Option<OwnerId>,
         tag: u64,
         operation: Operation,
+        is_linked: bool,
     ) -> (OperationId, squeue::Entry) {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, held: None });
@@ -149,7 +165,17 @@ impl Core {
         let id = OperationId((u64::from(slot.generation) << 32) | u64::from(index));
         assert!(slot.held.is_none(), "a free slot holds nothing");
         let held = slot.held.insert(Held { owner, tag, operation });
-        let entry = held.operation.entry().user_data(id.0);
+        #[cfg(not(feature = "trace"))]
+        let (entry, _) = (held.operation.entry(), is_linked);
+        #[cfg(feature = "trace")]
+        let entry = match &self.trace {
+            Some(trace) => {
+                let fate = trace.called(id.0, &held.operation, is_linked);
+                held.operation.spoilt_entry(fate)
+            }
+            None => held.operation.entry(),
+        };
+        let entry = entry.user_data(id.0);
         self.in_flight += 1;
         if let Some(owner) = owner {
             self.owners[owner.0].in_flight += 1;
@@ -269,12 +295,15 @@ impl Core {
         let slot = &mut self.slots[index];
         assert!(u64::from(slot.generation) == id.0 >> 32, "a completion finds its operation");
         let held = slot.held.as_mut().expect("an operation is held until its last completion");
-        let outcome = match usize::try_from(entry.result()) {
-            Err(_) => Err(io::Error::from_raw_os_error(-entry.result())),
+        let result = entry.result();
+        #[cfg(feature = "trace")]
+        let result = self.trace.as_ref().map_or(result, |trace| trace.returned(id.0, result));
+        let outcome = match usize::try_from(result) {
+            Err(_) => Err(io::Error::from_raw_os_error(-result)),
             Ok(_) if held.operation.gives_descriptor() => {
                 // SAFETY: the operation opens or accepts, so its positive result is a descriptor
                 // made for us.
-                Ok(Outcome::Descriptor(unsafe { operation::owned(entry.result()) }))
+                Ok(Outcome::Descriptor(unsafe { operation::owned(result) }))
             }
             Ok(count) => {
                 // SAFETY: this is the completion of the operation held under its number.
