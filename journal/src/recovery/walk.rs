@@ -428,15 +428,13 @@ impl<'a, D: Device> Walk<'a, D> {
                 true
             }
             (Some(found), None) => {
-                // Nothing is known of the place: all that may have been there counts as lost,
-                // unless the first block of a file's records is where the chain begins.
-                if found.at.block > 1 {
-                    let only = self.first_blocks.is_some_and(|blocks| {
-                        let next = self.at.block.saturating_add(blocks);
-                        found.at == Position { file: self.at.file, block: next }
-                    });
-                    self.report("no good record", found.before.filter(|_| only), visit);
-                }
+                // Nothing is known of the place: all that may have been there counts as lost. A
+                // walk that visits frames begins where a good record says that one is.
+                let only = self.first_blocks.is_some_and(|blocks| {
+                    let next = self.at.block.saturating_add(blocks);
+                    found.at == Position { file: self.at.file, block: next }
+                });
+                self.report("no good record", found.before.filter(|_| only), visit);
                 self.resume(&found);
                 true
             }

@@ -312,3 +312,17 @@ fn lying_headers_are_survived() {
         assert_eq!(first.is_ok(), second.is_ok(), "seed {seed}: {first:?} then {second:?}");
     }
 }
+
+/// A needed file of which nothing but zeros is left is damage, not a place where the journal happens
+/// to begin. The newest one cannot be told from a file that was being prepared.
+#[test]
+fn a_needed_file_of_zeros_is_damage() {
+    let newest = closed_journal(5, 20).written[&FrameNumber(20)].address.file();
+    assert!(newest > FileId(2));
+    for file in 1..newest.0 {
+        let mut world = closed_journal(5, 20);
+        world.disk.change(&journal_name(FileId(file)), |bytes| bytes.fill(0));
+        world.recover().expect("the others are served");
+        assert!(!world.damaged.is_empty(), "file {file}: {:?}", world.found);
+    }
+}

@@ -24,7 +24,10 @@ mod controller;
 mod cut;
 mod epoch;
 mod error;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod id;
+mod incoming;
 mod layout;
 mod lease;
 mod listing;
@@ -45,4 +48,4 @@ mod transaction;
 mod workflow;
 
 pub use segments::Locate;
-pub use serve::{ControlConfig, ServeError, serve};
+pub use serve::{ControlConfig, ControlLimits, ServeError, serve};

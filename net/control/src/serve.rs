@@ -6,25 +6,41 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 use crate::controller::Controller;
+use crate::incoming::incoming;
 use crate::proto::NodeUri;
 use crate::proto::controller_service_server::ControllerServiceServer;
 use crate::segments::{Locate, RemoteSegments, SegmentStore};
 use crate::service::Service;
 
-/// Largest message in either direction.
-const MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// Bounds of the controller's port.
+#[derive(Clone, Copy, Debug)]
+pub struct ControlLimits {
+    /// Connections at a time; more wait in the listener's queue. Default 1,000.
+    pub connections_max: usize,
+    /// Calls under way at once on one connection. Default 100.
+    pub streams_max: u32,
+    /// Largest message in either direction. Default 4 MiB.
+    pub message_bytes_max: usize,
+    /// Largest list of headers of a call. Default 16 KiB.
+    pub header_bytes_max: u32,
+    /// Calls that were reset before they were looked at, and calls that had to be reset for errors,
+    /// at which a connection is closed. Default 20.
+    pub resets_max: usize,
+}
 
-/// Largest list of headers of a call.
-const HEADER_BYTES_MAX: u32 = 16 << 10;
-
-/// Calls under way at once on one connection; more wait for their turn there.
-const CALLS_MAX_PER_CONNECTION: usize = 1024;
-
-/// Streams of HTTP/2 open at once on one connection.
-const STREAMS_MAX_PER_CONNECTION: u32 = 4096;
+impl Default for ControlLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 1000,
+            streams_max: 100,
+            message_bytes_max: 4 << 20,
+            header_bytes_max: 16 << 10,
+            resets_max: 20,
+        }
+    }
+}
 
 /// When a silent connection is asked whether it is alive.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(120);
@@ -43,6 +59,8 @@ pub struct ControlConfig {
     pub host: String,
     /// Port by which clients reach the controller.
     pub port: u16,
+    /// Bounds of that port.
+    pub limits: ControlLimits,
 }
 
 /// Why the control plane ended before it was told to.
@@ -53,8 +71,8 @@ pub struct ServeError(#[from] tonic::transport::Error);
 /// Serves the controller on `listener` until `shutdown` is done; calls under way are finished then.
 ///
 /// Before the first connection is accepted, the segment stores are waited for, for as long as it
-/// takes, and what was under way when the process before this one ended is found. Needs a tokio
-/// runtime with time and I/O; one thread suffices.
+/// takes, and what was under way when the process before this one ended is found; `on_open` is
+/// called then. Needs a tokio runtime with time and I/O; one thread suffices.
 ///
 /// # Errors
 /// [`ServeError`] when the listener fails.
@@ -62,10 +80,11 @@ pub async fn serve(
     config: ControlConfig,
     locate: Arc<dyn Locate>,
     listener: TcpListener,
+    on_open: impl FnOnce(),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    serve_on(Arc::new(RemoteSegments::new(locate.clone())), config, locate, listener, shutdown)
-        .await
+    let store = Arc::new(RemoteSegments::new(locate.clone()));
+    serve_on(store, config, locate, listener, on_open, shutdown).await
 }
 
 /// [`serve`] on any stores.
@@ -74,6 +93,7 @@ pub(crate) async fn serve_on<S: SegmentStore>(
     config: ControlConfig,
     locate: Arc<dyn Locate>,
     listener: TcpListener,
+    on_open: impl FnOnce(),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     tokio::pin!(shutdown);
@@ -82,25 +102,25 @@ pub(crate) async fn serve_on<S: SegmentStore>(
         () = controller.open() => {}
         () = &mut shutdown => return Ok(()),
     }
+    on_open();
     let beside = [
         tokio::spawn(controller.clone().watch_leases()),
         tokio::spawn(forget_now_and_then(controller.clone())),
     ];
+    let limits = config.limits;
     let endpoint = NodeUri { endpoint: config.host, port: config.port.into() };
     let service = ControllerServiceServer::new(Service::new(controller, locate, endpoint))
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        .max_decoding_message_size(limits.message_bytes_max)
+        .max_encoding_message_size(limits.message_bytes_max);
     let served = Server::builder()
-        .concurrency_limit_per_connection(CALLS_MAX_PER_CONNECTION)
-        .max_concurrent_streams(STREAMS_MAX_PER_CONNECTION)
-        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .max_concurrent_streams(limits.streams_max)
+        .http2_max_header_list_size(limits.header_bytes_max)
+        .http2_max_pending_accept_reset_streams(Some(limits.resets_max))
+        .http2_max_local_error_reset_streams(Some(limits.resets_max))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .add_service(service)
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            shutdown,
-        )
+        .serve_with_incoming_shutdown(incoming(listener, limits.connections_max), shutdown)
         .await;
     for task in beside {
         task.abort();

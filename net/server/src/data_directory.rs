@@ -4,6 +4,7 @@
 //! The marker is a text file of `key = value` lines, replaced as a whole (written aside, synced,
 //! renamed, directory synced), so that a crash leaves the old one or the new one.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -94,6 +95,49 @@ impl Marker {
     pub fn instance_bits(&self) -> u64 {
         u128::from_str_radix(&self.instance, 16).map_or(0, |bits| bits as u64)
     }
+
+    /// Reads the text of the marker in the data directory `path`.
+    ///
+    /// # Errors
+    /// [`Error::Version`] for another format, [`Error::Marker`] for a text that is no marker.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, Error> {
+        let marker = path.join(MARKER);
+        let value = |key: &str| {
+            text.lines()
+                .filter_map(|line| line.split_once('='))
+                .find(|(name, _)| name.trim() == key)
+                .map(|(_, value)| value.trim().to_owned())
+                .ok_or_else(|| damaged(&marker, format!("{key} is missing")))
+        };
+        let version = value("format-version")?;
+        if version != FORMAT_VERSION.to_string() {
+            return Err(Error::Version { path: path.to_owned(), found: version });
+        }
+        let number = |key: &str| {
+            let text = value(key)?;
+            let number: u16 = text
+                .parse()
+                .map_err(|_| damaged(&marker, format!("{key} is not a number: {text}")))?;
+            if number == 0 { Err(damaged(&marker, format!("{key} is 0"))) } else { Ok(number) }
+        };
+        let instance = value("instance")?;
+        if u128::from_str_radix(&instance, 16).is_err() {
+            return Err(damaged(&marker, format!("instance is not hexadecimal: {instance}")));
+        }
+        Ok(Self { instance, containers: number("containers")?, shards: number("shards")? })
+    }
+}
+
+impl fmt::Display for Marker {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { instance, containers, shards } = self;
+        write!(
+            formatter,
+            "# Made by thalweg. Do not edit: it says what the files beside it mean.\n\
+             format-version = {FORMAT_VERSION}\ninstance = {instance}\n\
+             containers = {containers}\nshards = {shards}\n"
+        )
+    }
 }
 
 /// An opened and locked data directory. The lock ends with this value or the process.
@@ -116,7 +160,7 @@ impl DataDirectory {
         default_shards: u16,
         containers_per_shard: u16,
     ) -> Result<Self, Error> {
-        fs::create_dir_all(path).map_err(io_error("create data directory", path))?;
+        create_durably(path)?;
         let marker_path = path.join(MARKER);
         if !marker_path.exists() && !is_unused(path)? {
             return Err(Error::Foreign { path: path.to_owned() });
@@ -229,28 +273,7 @@ fn new_instance() -> Result<String, Error> {
 
 fn read_marker(path: &Path, marker: &Path) -> Result<Marker, Error> {
     let text = fs::read_to_string(marker).map_err(io_error("read marker", marker))?;
-    let value = |key: &str| {
-        text.lines()
-            .filter_map(|line| line.split_once('='))
-            .find(|(name, _)| name.trim() == key)
-            .map(|(_, value)| value.trim().to_owned())
-            .ok_or_else(|| damaged(marker, format!("{key} is missing")))
-    };
-    let version = value("format-version")?;
-    if version != FORMAT_VERSION.to_string() {
-        return Err(Error::Version { path: path.to_owned(), found: version });
-    }
-    let number = |key: &str| {
-        let text = value(key)?;
-        let number: u16 =
-            text.parse().map_err(|_| damaged(marker, format!("{key} is not a number: {text}")))?;
-        if number == 0 { Err(damaged(marker, format!("{key} is 0"))) } else { Ok(number) }
-    };
-    let instance = value("instance")?;
-    if u128::from_str_radix(&instance, 16).is_err() {
-        return Err(damaged(marker, format!("instance is not hexadecimal: {instance}")));
-    }
-    Ok(Marker { instance, containers: number("containers")?, shards: number("shards")? })
+    Marker::parse(path, &text)
 }
 
 fn damaged(marker: &Path, detail: String) -> Error {
@@ -258,17 +281,31 @@ fn damaged(marker: &Path, detail: String) -> Error {
 }
 
 fn write_marker(path: &Path, marker: &Path, content: &Marker) -> Result<(), Error> {
-    let text = format!(
-        "# Made by thalweg. Do not edit: it says what the files beside it mean.\n\
-         format-version = {FORMAT_VERSION}\ninstance = {}\ncontainers = {}\nshards = {}\n",
-        content.instance, content.containers, content.shards
-    );
     let aside = path.join(format!("{MARKER}.new"));
     let mut file = File::create(&aside).map_err(io_error("create", &aside))?;
-    file.write_all(text.as_bytes()).map_err(io_error("write", &aside))?;
+    file.write_all(content.to_string().as_bytes()).map_err(io_error("write", &aside))?;
     file.sync_all().map_err(io_error("sync", &aside))?;
     fs::rename(&aside, marker).map_err(io_error("rename to", marker))?;
     sync_directory(path)
+}
+
+/// Makes the directory, and those that lead to it, each known to its parent on the disk: else a
+/// power cut could take the name and with it all that lies below.
+fn create_durably(path: &Path) -> Result<(), Error> {
+    let mut missing: Vec<&Path> = path.ancestors().take_while(|it| !it.exists()).collect();
+    if missing.is_empty() && !path.join(MARKER).exists() {
+        // A first start may have been killed right after it had made the directory.
+        missing.push(path);
+    }
+    fs::create_dir_all(path).map_err(io_error("create data directory", path))?;
+    for made in missing.iter().rev() {
+        match made.parent() {
+            Some(parent) if parent != Path::new("") => sync_directory(parent)?,
+            Some(_) => sync_directory(Path::new("."))?,
+            None => {}
+        }
+    }
+    Ok(())
 }
 
 fn sync_directory(path: &Path) -> Result<(), Error> {

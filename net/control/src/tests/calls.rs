@@ -13,7 +13,7 @@ use crate::proto::controller_service_client::ControllerServiceClient;
 use crate::proto::controller_service_server::ControllerService;
 use crate::proto::*;
 use crate::segments::Locate;
-use crate::serve::{ControlConfig, serve_on};
+use crate::serve::{ControlConfig, ControlLimits, serve_on};
 use crate::service::Service;
 
 /// Tells the segment's name as the host, so that tests see what was asked.
@@ -373,9 +373,10 @@ async fn the_service_is_reached_over_http2() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let port = listener.local_addr().expect("is bound").port();
     let (stop, stopped) = oneshot::channel::<()>();
-    let config = ControlConfig { host: "127.0.0.1".into(), port };
+    let limits = ControlLimits::default();
+    let config = ControlConfig { host: "127.0.0.1".into(), port, limits };
     let store = Fake::new(Arc::default());
-    let served = tokio::spawn(serve_on(store, config, Arc::new(Echo), listener, async {
+    let served = tokio::spawn(serve_on(store, config, Arc::new(Echo), listener, || (), async {
         let _ = stopped.await;
     }));
     let channel = tonic::transport::Endpoint::try_from(format!("http://127.0.0.1:{port}"))

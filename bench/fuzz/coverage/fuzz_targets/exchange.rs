@@ -1,0 +1,7 @@
+//! The target `exchange` under coverage.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    (thalweg_fuzz::target("exchange").expect("it is in the list").body)(input);
+});

@@ -1,0 +1,7 @@
+//! The target `replay` under coverage.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    (thalweg_fuzz::target("replay").expect("it is in the list").body)(input);
+});
