@@ -142,6 +142,11 @@ impl<E: Env> Shard<E> {
         &self.counters
     }
 
+    /// When the present or last turn began.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
     /// The engine, to look at.
     pub fn engine(&self) -> &Engine {
         &self.engine

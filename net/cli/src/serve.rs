@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use thalweg_server::config::{ByteSize, Config, DeviceKind};
+use thalweg_server::config::{AdminPort, ByteSize, Config, DeviceKind};
+use thalweg_server::limits::{LimitSetting, Limits};
 
 /// Settings of the server. Each can be given as an environment variable too.
 #[derive(Args)]
@@ -42,10 +43,22 @@ pub(crate) struct Arguments {
     /// How disk and sockets are reached: ring, or portable where io_uring is forbidden.
     #[arg(long, value_name = "NAME", env = "THALWEG_DEVICE", default_value = "ring")]
     device: DeviceKind,
+    /// Memory of the process, the cache included [default: the cache and 1 GiB].
+    #[arg(long, value_name = "SIZE", env = "THALWEG_MEMORY")]
+    memory: Option<ByteSize>,
+    /// Address and port of metrics and health, or off [default: 127.0.0.1:9099 if it is free].
+    #[arg(long, value_name = "ADDRESS:PORT", env = "THALWEG_ADMIN")]
+    admin: Option<AdminPort>,
+    /// Sets a bound on what clients may do; may be repeated. An unknown name shows all of them.
+    #[arg(long = "limit", value_name = "NAME=VALUE", env = "THALWEG_LIMITS")]
+    #[arg(value_delimiter = ',')]
+    limits: Vec<LimitSetting>,
 }
 
 impl From<Arguments> for Config {
     fn from(arguments: Arguments) -> Self {
+        let mut limits = Limits::default();
+        limits.apply(&arguments.limits);
         Self {
             data: arguments.data,
             listen: arguments.listen,
@@ -58,6 +71,9 @@ impl From<Arguments> for Config {
             single_port: arguments.single_port,
             pin: !arguments.no_pin,
             device: arguments.device,
+            memory: arguments.memory,
+            admin: arguments.admin.unwrap_or_default(),
+            limits,
         }
     }
 }

@@ -4,9 +4,11 @@
 //! needed (all of them, so far). [`Config::check`] refuses contradictions, naming both sides.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+
+use crate::limits::{Limit, Limits};
 
 /// A number of bytes, written as `256MiB`, `20 GiB`, `4096`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,6 +107,38 @@ pub struct Config {
     pub pin: bool,
     /// How disk and sockets are reached. Default the ring.
     pub device: DeviceKind,
+    /// Memory of the process, the cache included: resident memory stays below it plus a quarter,
+    /// whatever clients do. Default: the cache and 1 GiB, or 128 MiB per shard if that is more.
+    pub memory: Option<ByteSize>,
+    /// Where metrics and health are served.
+    pub admin: AdminPort,
+    /// Bounds on what clients may do.
+    pub limits: Limits,
+}
+
+/// Where the administration port listens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AdminPort {
+    /// On port 9099 of loopback, or nowhere when somebody else has it.
+    #[default]
+    Default,
+    /// Here; a port that is taken keeps the server from starting.
+    At(SocketAddr),
+    /// Nowhere.
+    Off,
+}
+
+impl FromStr for AdminPort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => text.parse().map(Self::At).map_err(|_| {
+                format!("{text:?} is not an address and port, such as 127.0.0.1:9099, nor off")
+            }),
+        }
+    }
 }
 
 /// Most shards of one process.
@@ -127,9 +161,15 @@ impl Default for Config {
             single_port: false,
             pin: true,
             device: DeviceKind::Ring,
+            memory: None,
+            admin: AdminPort::Default,
+            limits: Limits::default(),
         }
     }
 }
+
+/// Least memory of a shard beside its cache.
+const MEMORY_PER_SHARD_MIN: u64 = 96 << 20;
 
 impl Config {
     /// Refuses settings that contradict each other or cannot work.
@@ -146,6 +186,18 @@ impl Config {
                 "--cache {} is too small for {shards} shards: give at least {cache_min}",
                 self.cache
             ));
+        }
+        let memory_min = ByteSize(self.cache.0 + u64::from(shards) * MEMORY_PER_SHARD_MIN);
+        if self.memory_bytes(shards) < memory_min.0 {
+            return Err(format!(
+                "--memory {} is too small for {shards} shards with --cache {}: give at least \
+                 {memory_min}",
+                ByteSize(self.memory_bytes(shards)),
+                self.cache
+            ));
+        }
+        if self.limits.get(Limit::EventBytes) > (1 << 24) - 1 {
+            return Err("limit event-bytes: no frame holds more than 16 MiB - 1".to_owned());
         }
         if self.journal_file < ByteSize::mib(1) || self.journal_file > ByteSize::mib(4095) {
             return Err(format!(
@@ -176,6 +228,17 @@ impl Config {
             ));
         }
         Ok(())
+    }
+
+    /// Memory of the process, all of it.
+    pub fn memory_bytes(&self, shards: u16) -> u64 {
+        let rest = (1 << 30).max(u64::from(shards) * (128 << 20));
+        self.memory.map_or(self.cache.0 + rest, |memory| memory.0)
+    }
+
+    /// What is left of the memory for one shard beside its cache.
+    pub fn shard_memory_bytes(&self, shards: u16) -> u64 {
+        self.memory_bytes(shards).saturating_sub(self.cache.0) / u64::from(shards)
     }
 
     /// The port on which a shard is reached.

@@ -10,28 +10,41 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use thalweg_control::{ControlConfig, Locate};
+use thalweg_control::{ControlConfig, ControlLimits, Locate};
 use thalweg_core::id::ShardId;
 use thalweg_core::limits::Limits;
 use thalweg_net::Placement;
 use thalweg_runtime::{
     Doorbell, RuntimeError, ShardHandle, ShardStart, Stopper, choose_cpus, mailboxes,
 };
-use thalweg_shard::{ConnectionLimits, Forwarding};
-use thalweg_uring::{DurableWrite, Listeners, NetworkConfig, PortSharing, ProbeError, probe};
+use thalweg_shard::{ConnectionLimits, Forwarding, Patience};
+use thalweg_uring::{
+    Admission, AdmissionConfig, DurableWrite, Listeners, NetworkConfig, PortSharing, ProbeError,
+    probe,
+};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use crate::config::{CONTAINERS_PER_SHARD, Config, DeviceKind, SHARDS_MAX};
+use crate::admin::{self, Admin};
+use crate::board::Board;
+use crate::config::{AdminPort, CONTAINERS_PER_SHARD, Config, DeviceKind, SHARDS_MAX};
 use crate::data_directory::{self, DataDirectory};
+use crate::limits::Limit;
 use crate::patience;
 use crate::shard_thread::{self, ShardParts};
 use crate::space;
 
-/// Connections of one shard at a time.
-const CONNECTIONS_MAX: usize = 10_000;
+/// Where metrics and health are served unless told otherwise.
+const ADMIN_PORT: u16 = 9099;
+
+/// Descriptors that the process needs beside those of connections.
+const DESCRIPTORS_BESIDE: u64 = 1000;
+
+/// How long the line that says ready waits for a control plane whose tables may lie in a container
+/// that refuses to serve.
+const QUARANTINE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Journal files prepared ahead: at full bandwidth one is filled while the next is being written.
 const JOURNAL_FILES_AHEAD: usize = 2;
@@ -95,6 +108,7 @@ pub struct Server {
     stopper: Stopper,
     shards: Vec<ShardHandle>,
     control: JoinHandle<Result<(), String>>,
+    board: Arc<Board>,
     stop_control: oneshot::Sender<()>,
     // Last, so that the lock outlives everything that writes.
     directory: DataDirectory,
@@ -143,15 +157,21 @@ pub fn serve(config: Config) -> Result<(), Error> {
         )
     };
     let server = Server::start(config)?;
-    println!("{}", server.ready_line());
     let (mut terminate, mut interrupt) = signals;
+    let started = Instant::now();
+    let mut is_told = false;
     let died = runtime.block_on(async {
-        let mut look = tokio::time::interval(Duration::from_millis(200));
+        let mut look = tokio::time::interval(Duration::from_millis(20));
         loop {
             tokio::select! {
                 _ = terminate.recv() => return false,
                 _ = interrupt.recv() => return false,
                 _ = look.tick() => if server.has_died() { return true },
+            }
+            if !is_told && server.is_ready(started.elapsed()) {
+                is_told = true;
+                println!("{}", server.ready_line());
+                look = tokio::time::interval(Duration::from_millis(200));
             }
         }
     });
@@ -176,6 +196,7 @@ impl Server {
             DataDirectory::open(&config.data, config.shards, default_shards, CONTAINERS_PER_SHARD)?;
         let shards = directory.marker().shards;
         config.check(shards).map_err(Error::Config)?;
+        raise_descriptors(config.limits.get(Limit::Connections));
         let writes = match config.device {
             DeviceKind::Ring => {
                 let found = probe(directory.path())?;
@@ -186,18 +207,43 @@ impl Server {
         };
         let placement = Placement::new(directory.marker().containers, shards);
         let controller = bind_controller(&config)?;
-        let listeners = bind_shards(&config, shards)?;
+        let admission = Admission::new(AdmissionConfig {
+            connections_max: config.limits.size(Limit::Connections),
+            connections_per_address_max: config.limits.size(Limit::ConnectionsPerAddress),
+            accepts_per_second: config.limits.small(Limit::AcceptsPerSecond),
+        });
+        let listeners = bind_shards(&config, shards, &admission)?;
+        let admin = bind_admin(&config)?;
+        let board = Board::new(shards);
         let bells = (0..shards)
             .map(|_| Doorbell::new())
             .collect::<io::Result<Vec<_>>>()
             .map_err(system("make an eventfd"))?;
         let stopper = Stopper::new(&bells);
-        let shards = start_shards(&config, &directory, placement, listeners, &bells, writes);
+        if let Some(listener) = admin {
+            let admin = Admin { board: board.clone(), admission };
+            admin::start(listener, admin).map_err(system("start the administration port"))?;
+        }
+        let shards =
+            start_shards(&config, &directory, placement, listeners, &bells, writes, &board);
         let shards = shards.inspect_err(|_| stopper.stop())?;
         let (stop_control, stopped) = oneshot::channel();
-        let control = start_control(&config, placement, controller, stopped);
+        let control = start_control(&config, placement, controller, stopped, board.clone());
         let control = control.inspect_err(|_| stopper.stop())?;
-        Ok(Self { config, placement, stopper, shards, control, stop_control, directory })
+        Ok(Self { config, placement, stopper, shards, control, board, stop_control, directory })
+    }
+
+    /// Whether the control plane takes calls; or, this long after the start, whether it cannot be
+    /// waited for because a container refuses to serve.
+    fn is_ready(&self, since_start: Duration) -> bool {
+        if self.board.is_control_serving() {
+            return true;
+        }
+        let is_degraded = since_start > QUARANTINE_PATIENCE && self.board.has_quarantine();
+        if is_degraded {
+            warn!("the control plane still waits for its tables; some containers do not serve");
+        }
+        is_degraded
     }
 
     /// What the first line of output says.
@@ -252,7 +298,51 @@ fn bind_controller(config: &Config) -> Result<TcpListener, Error> {
     Ok(listener)
 }
 
-fn bind_shards(config: &Config, shards: u16) -> Result<Vec<Listeners>, Error> {
+/// The soft limit of descriptors goes up to the hard one: it is low for the sake of old programs.
+fn raise_descriptors(connections_max: u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let Some(found) = current else { return };
+    if maximum.is_none_or(|maximum| maximum > found) {
+        let raised = maximum.unwrap_or(1 << 20);
+        let wanted = Rlimit { current: Some(raised), maximum };
+        if setrlimit(Resource::Nofile, wanted).is_ok() {
+            info!(from = found, to = raised, "raised the limit of open descriptors");
+        }
+    }
+    let found = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let needed = connections_max + DESCRIPTORS_BESIDE;
+    if found < needed {
+        warn!(
+            found,
+            needed, "few descriptors for that many connections: raise `ulimit -n` or LimitNOFILE="
+        );
+    }
+}
+
+/// The administration port's listener. The default port is nobody's wish: when it is taken the
+/// server does without.
+fn bind_admin(config: &Config) -> Result<Option<TcpListener>, Error> {
+    let (address, is_asked_for) = match config.admin {
+        AdminPort::Off => return Ok(None),
+        AdminPort::Default => (SocketAddr::from(([127, 0, 0, 1], ADMIN_PORT)), false),
+        AdminPort::At(address) => (address, true),
+    };
+    match TcpListener::bind(address) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(source) if is_asked_for => Err(Error::Listen { address, setting: "--admin", source }),
+        Err(error) => {
+            warn!(%address, %error, "no metrics: the port is taken; choose one with --admin");
+            Ok(None)
+        }
+    }
+}
+
+fn bind_shards(
+    config: &Config,
+    shards: u16,
+    admission: &Arc<Admission>,
+) -> Result<Vec<Listeners>, Error> {
     (0..shards)
         .map(|shard| {
             let address = SocketAddr::new(config.listen, config.shard_port(shard));
@@ -261,7 +351,7 @@ fn bind_shards(config: &Config, shards: u16) -> Result<Vec<Listeners>, Error> {
             let network = NetworkConfig {
                 addresses: vec![address],
                 port_sharing,
-                connections_max: CONNECTIONS_MAX,
+                admission: admission.clone(),
             };
             let setting = "--data-port";
             bind_patiently(&network).map_err(|source| Error::Listen { address, setting, source })
@@ -283,6 +373,7 @@ fn start_shards(
     listeners: Vec<Listeners>,
     bells: &[Arc<Doorbell>],
     writes: Option<DurableWrite>,
+    board: &Arc<Board>,
 ) -> Result<Vec<ShardHandle>, Error> {
     let shards = placement.shards();
     let journals: Vec<PathBuf> = (0..shards).map(|shard| directory.journal(shard)).collect();
@@ -308,6 +399,7 @@ fn start_shards(
             shard: shard_config(config, placement, shard, &journal),
             journal,
             booted: booted.clone(),
+            board: board.clone(),
         };
         handles.push(match writes {
             Some(writes) => shard_thread::on_ring(parts, writes)?,
@@ -371,9 +463,38 @@ fn shard_config(
     // What no frame of the journal can hold is refused at the connection.
     let frame = usize::try_from(journal.frame_bytes_max()).unwrap_or(usize::MAX);
     let command = frame.saturating_sub(FRAME_OVERHEAD).min(defaults.connection.frame_bytes_max);
+    let set = &config.limits;
+    let memory = config.shard_memory_bytes(placement.shards());
+    let memory = usize::try_from(memory).unwrap_or(usize::MAX);
+    let state_bytes_max = memory / 2;
+    let engine = Limits::default();
     thalweg_shard::Config {
-        connection: ConnectionLimits { frame_bytes_max: command, ..defaults.connection },
+        connection: ConnectionLimits {
+            frame_bytes_max: command,
+            first_command_bytes_max: set.size(Limit::FirstCommandBytes),
+            event_bytes_max: set.size(Limit::EventBytes),
+            sessions_max: set.size(Limit::Writers),
+            ..defaults.connection
+        },
+        connections_max: set.size(Limit::Connections),
+        outstanding_max: set.size(Limit::Outstanding),
+        unsent_bytes_max: set.size(Limit::UnsentBytes),
+        unsent_bytes_close: defaults.unsent_bytes_close.max(set.size(Limit::UnsentBytes)),
+        unsent_bytes_total: memory / 8,
+        receive_bytes: (memory / 8).max(command),
+        state_bytes_max,
+        patience: Patience {
+            first_command: set.time(Limit::FirstCommandSeconds),
+            frame: set.time(Limit::FrameSeconds),
+            replies: set.time(Limit::RepliesSeconds),
+            stall: set.time(Limit::StallSeconds),
+            silence: set.time(Limit::SilenceSeconds),
+            idle: set.time(Limit::IdleSeconds),
+        },
         limits: Limits {
+            accepted_bytes_max: set.size(Limit::AcceptedBytes).min(memory / 8),
+            parked_reads_per_connection_max: set.size(Limit::TailReads),
+            parked_reads_max: engine.parked_reads_max.min(state_bytes_max / 1024),
             frame_bytes: frame.min(Limits::default().frame_bytes),
             tail_cache_bytes: share / 4 * 3,
             history_cache_bytes: share / 4,
@@ -395,10 +516,19 @@ fn start_control(
     placement: Placement,
     listener: TcpListener,
     stopped: oneshot::Receiver<()>,
+    board: Arc<Board>,
 ) -> Result<JoinHandle<Result<(), String>>, Error> {
     let locate = Arc::new(Addresses { placement, config: config.clone() });
-    let control_config =
-        ControlConfig { host: config.listen.to_string(), port: config.controller_port };
+    let set = &config.limits;
+    let limits = ControlLimits {
+        connections_max: set.size(Limit::ControllerConnections),
+        streams_max: set.small(Limit::ControllerStreams),
+        message_bytes_max: set.size(Limit::ControllerMessageBytes),
+        header_bytes_max: set.small(Limit::ControllerHeaderBytes),
+        resets_max: set.size(Limit::ControllerResets),
+    };
+    let (host, port) = (config.listen.to_string(), config.controller_port);
+    let control_config = ControlConfig { host, port, limits };
     std::thread::Builder::new()
         .name("thalweg-control".to_owned())
         .spawn(move || {
@@ -406,7 +536,7 @@ fn start_control(
                 .enable_all()
                 .build()
                 .map_err(|error| error.to_string())?;
-            runtime.block_on(run_control(control_config, locate, listener, stopped))
+            runtime.block_on(run_control(control_config, locate, listener, stopped, &board))
         })
         .map_err(system("start the control thread"))
 }
@@ -416,11 +546,13 @@ async fn run_control(
     locate: Arc<Addresses>,
     listener: TcpListener,
     stopped: oneshot::Receiver<()>,
+    board: &Board,
 ) -> Result<(), String> {
     let listener =
         tokio::net::TcpListener::from_std(listener).map_err(|error| error.to_string())?;
     let (stopping, is_stopping) = oneshot::channel();
-    let serving = thalweg_control::serve(config, locate, listener, async {
+    let on_open = || board.control_serves();
+    let serving = thalweg_control::serve(config, locate, listener, on_open, async {
         // An error means that the server's handle is gone: stop as well.
         let _ = stopped.await;
         let _ = stopping.send(());

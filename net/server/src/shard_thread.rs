@@ -2,21 +2,24 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use thalweg_core::env::Env;
 use thalweg_core::env::device::Device;
 use thalweg_core::env::network::Network;
 use thalweg_core::fault::{Fault, FaultClass};
 use thalweg_core::id::ShardId;
+use thalweg_core::time::Instant;
 use thalweg_journal::Journal;
 use thalweg_runtime::{
     Drive, ProductionEnv, RuntimeError, ShardHandle, ShardMailbox, ShardStart, SystemClock,
     TurnOutcome, start_on_ring, start_portable,
 };
-use thalweg_shard::Shard;
+use thalweg_shard::{Health, Shard};
 use thalweg_uring::portable::{PortableDevice, PortableNetwork};
-use thalweg_uring::{DurableWrite, Listeners, UringDevice, UringNetwork};
+use thalweg_uring::{DurableWrite, Listeners, NetworkCounts, UringDevice, UringNetwork};
+
+use crate::board::{Board, LimitLog, PERIOD, Report};
 
 /// Everything a shard is made of, put together before its thread starts.
 pub(crate) struct ShardParts {
@@ -30,6 +33,8 @@ pub(crate) struct ShardParts {
     pub(crate) shard: thalweg_shard::Config,
     /// Told when recovery is done and the shard serves.
     pub(crate) booted: Sender<ShardId>,
+    /// Where the shard tells how it is.
+    pub(crate) board: Arc<Board>,
 }
 
 /// Starts a shard on a ring of its own.
@@ -45,7 +50,8 @@ pub(crate) fn on_ring(
         place.ring.keep_open(&parts.lock).map_err(|error| {
             Fault::new(FaultClass::Device, format!("keep the data directory's lock: {error}"))
         })?;
-        boot(parts.journal, parts.shard, parts.booted, device, network, parts.mailbox, place.clock)
+        let env = (parts.journal, device, network, parts.mailbox, place.clock);
+        boot(env, parts.shard, parts.booted, parts.board)
     })
 }
 
@@ -57,7 +63,8 @@ pub(crate) fn portable(parts: ShardParts) -> Result<ShardHandle, RuntimeError> {
             .map_err(|error| directory_fault(&parts, &error))?;
         let network = PortableNetwork::new(&place.wait, parts.listeners)
             .map_err(|error| Fault::new(FaultClass::Device, format!("listen: {error}")))?;
-        boot(parts.journal, parts.shard, parts.booted, device, network, parts.mailbox, place.clock)
+        let env = (parts.journal, device, network, parts.mailbox, place.clock);
+        boot(env, parts.shard, parts.booted, parts.board)
     })
 }
 
@@ -66,39 +73,90 @@ fn directory_fault(parts: &ShardParts, error: &std::io::Error) -> Fault {
     Fault::new(FaultClass::Device, format!("open journal directory {directory}: {error}"))
 }
 
-fn boot<D: Device, N: Network>(
-    journal: thalweg_journal::Config,
+/// The parts of a shard's outside world: the journal's settings, its device, and the rest.
+type Parts<D, N> = (thalweg_journal::Config, D, N, ShardMailbox, SystemClock);
+
+fn boot<D: Device, N: CountedNetwork>(
+    (journal, device, network, mailbox, clock): Parts<D, N>,
     config: thalweg_shard::Config,
     booted: Sender<ShardId>,
-    device: D,
-    network: N,
-    mailbox: ShardMailbox,
-    clock: SystemClock,
-) -> Result<DrivenShard<ProductionEnv<Journal<D>, N>>, Fault> {
+    board: Arc<Board>,
+) -> Result<DrivenShard<D, N>, Fault> {
     let shard = config.shard;
     let journal = Journal::new(device, journal)
         .map_err(|error| Fault::new(FaultClass::Device, error.to_string()))?;
     let env = ProductionEnv { journal, network, mailbox, clock };
-    let driven = DrivenShard(Shard::boot(env, config)?);
+    let mut driven = DrivenShard {
+        shard: Shard::boot(env, config)?,
+        board,
+        health: Health::Serving,
+        tell_at: Instant::default(),
+        log: LimitLog::default(),
+    };
+    driven.tell();
     // Nobody listens any more when another shard has failed to start: then this one is stopped too.
     let _ = booted.send(shard);
     Ok(driven)
 }
 
-/// A shard as the runtime drives it.
-struct DrivenShard<E: Env>(Shard<E>);
+/// A network that counts.
+trait CountedNetwork: Network {
+    fn counted(&self) -> NetworkCounts;
+}
 
-impl<E: Env> Drive for DrivenShard<E> {
+impl CountedNetwork for UringNetwork {
+    fn counted(&self) -> NetworkCounts {
+        self.counts()
+    }
+}
+
+impl CountedNetwork for PortableNetwork {
+    fn counted(&self) -> NetworkCounts {
+        self.counts()
+    }
+}
+
+/// A shard as the runtime drives it, telling now and then how it is.
+struct DrivenShard<D: Device, N: Network> {
+    shard: Shard<ProductionEnv<Journal<D>, N>>,
+    board: Arc<Board>,
+    /// What was told last.
+    health: Health,
+    /// When the next telling is due.
+    tell_at: Instant,
+    log: LimitLog,
+}
+
+impl<D: Device, N: CountedNetwork> DrivenShard<D, N> {
+    fn tell(&mut self) {
+        let status = self.shard.status();
+        self.health = status.health;
+        self.tell_at = self.shard.now().after(PERIOD);
+        let env = self.shard.env_mut();
+        let (network, journal) = (env.network.counted(), env.journal.counters());
+        let counters = *self.shard.counters();
+        self.log.look(status.shard.0, &counters, &network);
+        let at = std::time::Instant::now();
+        self.board.publish(Report { status, counters, network, journal, at });
+    }
+}
+
+impl<D: Device, N: CountedNetwork> Drive for DrivenShard<D, N> {
     fn turn(&mut self) -> TurnOutcome {
-        let outcome = self.0.turn();
-        TurnOutcome { has_work_left: outcome.has_work_left, next_deadline: outcome.next_deadline }
+        let outcome = self.shard.turn();
+        if self.shard.now() >= self.tell_at || self.shard.health() != self.health {
+            self.tell();
+        }
+        let next_deadline = outcome.next_deadline.map_or(self.tell_at, |at| at.min(self.tell_at));
+        let has_work_left = outcome.has_work_left;
+        TurnOutcome { has_work_left, next_deadline: Some(next_deadline) }
     }
 
     fn begin_stop(&mut self) {
-        self.0.stop();
+        self.shard.stop();
     }
 
     fn is_stopped(&self) -> bool {
-        self.0.is_stopped()
+        self.shard.is_stopped()
     }
 }

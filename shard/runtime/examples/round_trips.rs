@@ -17,7 +17,9 @@ use thalweg_runtime::{
     Doorbell, Drive, ShardMailbox, ShardStart, Stopper, TurnOutcome, choose_cpus, mailboxes,
     start_on_ring,
 };
-use thalweg_uring::{Listeners, NetworkConfig, PortSharing, UringNetwork};
+use thalweg_uring::{
+    Admission, AdmissionConfig, Listeners, NetworkConfig, PortSharing, UringNetwork,
+};
 
 const ROUNDS: usize = 10_000;
 
@@ -101,7 +103,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listeners = Listeners::bind(&NetworkConfig {
         addresses: vec!["127.0.0.1:0".parse()?],
         port_sharing: PortSharing::Exclusive,
-        connections_max: 10,
+        admission: Admission::new(AdmissionConfig::default()),
     })?;
     let address = listeners.addresses()?[0];
     let shard = start_on_ring(start(0, &bells[0]), move |place| {

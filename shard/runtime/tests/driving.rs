@@ -23,7 +23,9 @@ use thalweg_runtime::{
     SystemClock, TurnOutcome, mailboxes, start_on_ring, start_portable,
 };
 use thalweg_uring::portable::{PortableDevice, PortableNetwork};
-use thalweg_uring::{DurableWrite, Listeners, NetworkConfig, PortSharing};
+use thalweg_uring::{
+    Admission, AdmissionConfig, DurableWrite, Listeners, NetworkConfig, PortSharing,
+};
 use thalweg_uring::{UringDevice, UringNetwork};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -110,7 +112,7 @@ fn listeners() -> (Listeners, SocketAddr) {
     let config = NetworkConfig {
         addresses: vec!["127.0.0.1:0".parse().expect("an address")],
         port_sharing: PortSharing::Exclusive,
-        connections_max: 100,
+        admission: Admission::new(AdmissionConfig::default()),
     };
     let listeners = Listeners::bind(&config).expect("a port");
     let address = listeners.addresses().expect("an address")[0];

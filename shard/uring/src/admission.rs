@@ -156,7 +156,8 @@ mod tests {
         Admission::new(config)
     }
 
-    /// One address cannot take all places, the process has a bound of its own, and places come back.
+    /// One address cannot take all places, the process has a bound of its own, and places come
+    /// back.
     #[test]
     fn places_are_bounded_by_address_and_in_all() {
         let admission = admission(AdmissionConfig {
