@@ -329,9 +329,34 @@ impl Image {
         self.files.retain(|inode, _| linked.contains(inode) || is_open(*inode));
     }
 
-    /// Changes one bit of what is durable and was written at least `age` operations ago; says
-    /// whether there was any.
-    pub(crate) fn rot(&mut self, age: u64, rng: &mut Rng) -> bool {
+    /// Whether a file is there, named or not.
+    pub(crate) fn has(&self, inode: Inode) -> bool {
+        self.files.contains_key(&inode)
+    }
+
+    /// Names that a power cut would leave, and their files.
+    pub(crate) fn durable_names(&self) -> impl Iterator<Item = (&str, Inode)> {
+        self.durable_entries.iter().map(|(name, inode)| (name.as_str(), *inode))
+    }
+
+    /// What a power cut would leave of a file.
+    pub(crate) fn durable_bytes(&self, inode: Inode) -> &[u8] {
+        self.files.get(&inode).map_or(&[], |file| &file.durable)
+    }
+
+    /// Whether part of a file is not durable as it is read.
+    pub(crate) fn has_pending(&self, inode: Inode, at: usize, length: usize) -> bool {
+        let sectors = (at / SECTOR_BYTES) as u64..((at + length) / SECTOR_BYTES) as u64;
+        self.files.get(&inode).is_some_and(|file| file.pending.range(sectors).next().is_some())
+    }
+
+    /// Changes durable bytes behind everybody's back.
+    pub(crate) fn patch(&mut self, inode: Inode, at: usize, bytes: &[u8]) {
+        self.file(inode).durable[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// Durable sectors that hold something and were written at least `age` operations ago.
+    pub(crate) fn old_sectors(&self, age: u64) -> Vec<(Inode, u64)> {
         let before = Completion(self.completions.saturating_sub(age));
         let mut old: Vec<(Inode, u64)> = Vec::new();
         for (inode, file) in &self.files {
@@ -342,14 +367,7 @@ impl Image {
                 counts.then_some((*inode, *sector))
             }));
         }
-        if old.is_empty() {
-            return false;
-        }
-        let (inode, sector) = old[rng.index(old.len())];
-        let at = sector as usize * SECTOR_BYTES + rng.index(SECTOR_BYTES);
-        let bit = rng.index(8);
-        self.file(inode).durable[at] ^= 1 << bit;
-        true
+        old
     }
 
     /// Takes away what was not durable, as far as `survival` says. What is left is durable.

@@ -3,8 +3,9 @@
 //! [`run`] takes a seed to a [`Verdict`]: options are drawn, clients work while things fail, faults
 //! stop, everything must become available, everything is read back and compared with what clients
 //! were told. The same seed and commit give the same trace hash. Fault models stand at the head of
-//! `disk.rs` and `link.rs`; the oracle is `model/`.
+//! `disk.rs`, `atlas.rs`, `link.rs` and `weather.rs`; the oracle is `model/`.
 
+mod atlas;
 mod cast;
 mod client;
 mod clock;
@@ -12,14 +13,17 @@ mod disk;
 mod environment;
 mod faults;
 mod image;
+mod life;
 mod link;
 mod model;
 mod options;
 mod payload;
 mod post;
+mod process;
 mod rng;
 mod router;
 mod trace;
+mod weather;
 mod world;
 
 use std::cell::RefCell;

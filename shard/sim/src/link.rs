@@ -1,9 +1,18 @@
 //! Byte streams between simulated clients and shards, and [`Network`] over them.
 //!
-//! Fault model: what is sent arrives in order, delayed, cut into pieces at any byte; a connection
-//! may be reset at any byte, whereupon each side keeps what it had and learns of the end later;
-//! when the process ends, a client gets any prefix of what was on its way to it. Bytes are never
+//! Fault model: what is sent arrives in order, delayed, cut into pieces at any byte. A connection may
+//! * be reset at any byte, whereupon each side keeps what it had; one side may learn of it long
+//!   after the other, so that a client comes again while its old connection lives;
+//! * be closed in one direction, whereupon the other goes on;
+//! * be clogged in one direction or both for a while; others go on, so that what was sent first may
+//!   arrive last. A black hole is a clog that ends in a reset;
+//! * break together with all others, several times in a row.
+//!
+//! When the process ends, a client gets any prefix of what was on its way to it. Bytes are never
 //! changed, repeated or reordered: that is what TCP takes care of.
+//!
+//! A shard of one process has a *seat*. What connects to a shard is given to the seat that listens,
+//! now and then to a former one that has not ended.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -13,8 +22,9 @@ use bytes::{Bytes, BytesMut};
 use thalweg_core::env::network::{Network, NetworkEvent};
 use thalweg_core::id::ConnectionId;
 
-use crate::clock::{Clock, MICROSECOND};
+use crate::clock::{Clock, MICROSECOND, MILLISECOND};
 use crate::faults::{FaultKind, Faults};
+use crate::life::Life;
 use crate::rng::Rng;
 use crate::trace::{Trace, check};
 
@@ -27,7 +37,18 @@ pub(crate) struct LinkOptions {
     pub(crate) piece_bytes_max: u64,
     /// Chance in a million that a piece resets its connection instead of arriving.
     pub(crate) reset_per_million: u32,
+    /// Chance in a million that a piece closes its direction instead of arriving.
+    pub(crate) half_close_per_million: u32,
+    /// Chance in a million that a piece finds its direction clogged.
+    pub(crate) clog_per_million: u32,
 }
+
+/// Longest clog, and longest time until a side learns of a reset, milliseconds.
+const CLOG_MS_MAX: u64 = 3_000;
+
+/// A shard of one process, as the network knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seat(usize);
 
 /// What a client sees.
 #[derive(Debug)]
@@ -51,14 +72,18 @@ enum Arrival {
     ServerClosed,
     /// The server is told that its own close is done.
     CloseDone,
-    /// Both ends break.
-    Reset,
+    /// One end learns that the connection broke.
+    Reset {
+        is_client: bool,
+    },
 }
 
 #[derive(Debug)]
 struct Link {
     client: usize,
     shard: usize,
+    /// Who accepted it.
+    seat: Option<Seat>,
     is_client_open: bool,
     is_server_open: bool,
     /// Whether the shard knows the connection and has not been told that it is gone.
@@ -67,6 +92,9 @@ struct Link {
     is_half_closed: bool,
     to_server_at: u64,
     to_client_at: u64,
+    /// Bytes were lost in this direction; what is sent behind them does not arrive.
+    is_cut_to_server: bool,
+    is_cut_to_client: bool,
     arrived: BytesMut,
     receive: Option<BytesMut>,
 }
@@ -85,7 +113,10 @@ pub(crate) struct Links {
     next_connection: u64,
     shard_events: Vec<VecDeque<NetworkEvent>>,
     client_events: VecDeque<(usize, ClientEvent)>,
-    is_serving: Vec<bool>,
+    /// Who listens for a shard.
+    listening: Vec<Option<Seat>>,
+    /// Who listened before and has not ended.
+    former: Vec<Option<Seat>>,
 }
 
 /// A shared handle to the connections.
@@ -95,7 +126,8 @@ pub(crate) type SharedLinks = Rc<RefCell<Links>>;
 #[derive(Debug)]
 pub(crate) struct LinkHandle {
     links: SharedLinks,
-    shard: usize,
+    seat: Seat,
+    life: Life,
 }
 
 impl Links {
@@ -118,9 +150,10 @@ impl Links {
             arrivals: BTreeMap::new(),
             scheduled: 0,
             next_connection: 1,
-            shard_events: (0..shards).map(|_| VecDeque::new()).collect(),
+            shard_events: Vec::new(),
             client_events: VecDeque::new(),
-            is_serving: vec![false; shards],
+            listening: vec![None; shards],
+            former: vec![None; shards],
         }
     }
 
@@ -133,9 +166,28 @@ impl Links {
         self.rng.between(1, self.options.delay_us_max) * MICROSECOND
     }
 
-    /// No more resets.
+    /// No more faults, and whoever has not learned of an earlier one learns of it.
     pub(crate) fn heal(&mut self) {
         self.options.reset_per_million = 0;
+        self.options.half_close_per_million = 0;
+        self.options.clog_per_million = 0;
+    }
+
+    /// Every connection breaks.
+    pub(crate) fn reset_all(&mut self) {
+        let all: Vec<ConnectionId> = self.links.keys().copied().collect();
+        for connection in all {
+            let at = self.clock.nanos() + self.delay();
+            self.reset(at, connection);
+        }
+    }
+
+    fn reset(&mut self, at: u64, connection: ConnectionId) {
+        // Both at once, or one of them much later.
+        let late = self.rng.between(1, CLOG_MS_MAX) * MILLISECOND;
+        let (client, server) = self.rng.pick(&[(0, 0), (0, 0), (late, 0), (0, late)]);
+        self.schedule(at + client, connection, Arrival::Reset { is_client: true });
+        self.schedule(at + server, connection, Arrival::Reset { is_client: false });
     }
 
     /// A client connects to a shard. It may send at once; that nobody listens it learns later.
@@ -146,12 +198,15 @@ impl Links {
         let link = Link {
             client,
             shard,
+            seat: None,
             is_client_open: true,
             is_server_open: true,
             is_accepted: false,
             is_half_closed: false,
             to_server_at: at,
             to_client_at: at,
+            is_cut_to_server: false,
+            is_cut_to_client: false,
             arrived: BytesMut::new(),
             receive: None,
         };
@@ -188,16 +243,26 @@ impl Links {
             let delay = self.delay();
             let resets = self.rng.per_million(self.options.reset_per_million);
             let resets = self.faults.strike(FaultKind::LinkReset, resets);
+            let closes = self.rng.per_million(self.options.half_close_per_million);
+            let closes = self.faults.strike(FaultKind::HalfClose, closes);
+            let clog = self.clog();
             let Some(link) = self.links.get_mut(&connection) else { return };
-            let last = match direction {
-                Direction::ToServer => &mut link.to_server_at,
-                Direction::ToClient => &mut link.to_client_at,
+            let (last, is_cut) = match direction {
+                Direction::ToServer => (&mut link.to_server_at, &mut link.is_cut_to_server),
+                Direction::ToClient => (&mut link.to_client_at, &mut link.is_cut_to_client),
             };
-            *last = (*last).max(now + delay);
+            *is_cut |= resets || closes;
+            if *is_cut && !resets && !closes {
+                return;
+            }
+            *last = (*last).max(now + delay + clog);
             let at = *last;
             if resets {
-                self.schedule(at, connection, Arrival::Reset);
-                return;
+                return self.reset(at, connection);
+            }
+            if closes {
+                // What is behind it in this direction goes nowhere.
+                return self.half_close(at, connection, direction);
             }
             let arrival = match direction {
                 Direction::ToServer => Arrival::ToServer(piece),
@@ -210,6 +275,27 @@ impl Links {
         }
     }
 
+    fn half_close(&mut self, at: u64, connection: ConnectionId, direction: Direction) {
+        match direction {
+            Direction::ToServer => self.schedule(at, connection, Arrival::ClientClosed),
+            Direction::ToClient => {
+                self.schedule(at, connection, Arrival::ServerClosed);
+                let late = self.rng.between(1, CLOG_MS_MAX) * MILLISECOND;
+                self.schedule(at + late, connection, Arrival::Reset { is_client: false });
+            }
+        }
+    }
+
+    /// How long a direction is stopped up, nanoseconds; 0: not at all.
+    fn clog(&mut self) -> u64 {
+        let clogs = self.rng.per_million(self.options.clog_per_million);
+        if !self.faults.strike(FaultKind::Clog, clogs) {
+            return 0;
+        }
+        let most = self.rng.pick(&[20, 200, CLOG_MS_MAX]);
+        self.rng.between(1, most) * MILLISECOND
+    }
+
     /// When the next thing arrives.
     pub(crate) fn next_arrival(&self) -> Option<u64> {
         if !self.client_events.is_empty() {
@@ -218,9 +304,26 @@ impl Links {
         self.arrivals.first_key_value().map(|((at, _), _)| *at)
     }
 
+    /// A seat for a shard that starts.
+    pub(crate) fn take_seat(&mut self) -> Seat {
+        self.shard_events.push(VecDeque::new());
+        Seat(self.shard_events.len() - 1)
+    }
+
     /// Whether a shard has events to poll.
-    pub(crate) fn has_shard_events(&self, shard: usize) -> bool {
-        !self.shard_events[shard].is_empty()
+    pub(crate) fn has_events(&self, seat: Seat) -> bool {
+        !self.shard_events[seat.0].is_empty()
+    }
+
+    fn tell(&mut self, seat: Option<Seat>, event: NetworkEvent) {
+        let seat = seat.expect("only who accepted a connection is told of it");
+        self.shard_events[seat.0].push_back(event);
+    }
+
+    /// Who answers at a shard's port.
+    fn listener(&mut self, shard: usize) -> Option<Seat> {
+        let strays = self.former[shard].is_some() && self.rng.percent(30);
+        if strays { self.former[shard] } else { self.listening[shard] }
     }
 
     /// The next event of any client.
@@ -243,16 +346,12 @@ impl Links {
     fn arrive(&mut self, connection: ConnectionId, arrival: Arrival) {
         let delay = self.delay();
         let now = self.clock.nanos();
+        if let Arrival::Accept = arrival {
+            return self.accept(connection, now + delay);
+        }
         let Some(link) = self.links.get_mut(&connection) else { return };
         match arrival {
-            Arrival::Accept if self.is_serving[link.shard] && link.is_server_open => {
-                link.is_accepted = true;
-                self.shard_events[link.shard].push_back(NetworkEvent::Accepted { connection });
-            }
-            Arrival::Accept => {
-                link.is_server_open = false;
-                self.schedule(now + delay, connection, Arrival::ServerClosed);
-            }
+            Arrival::Accept => unreachable!("handled above"),
             Arrival::ToServer(bytes) => {
                 if link.is_accepted && link.is_server_open && !link.is_half_closed {
                     link.arrived.extend_from_slice(&bytes);
@@ -267,8 +366,8 @@ impl Links {
             }
             Arrival::Sent(bytes) => {
                 if link.is_accepted && link.is_server_open {
-                    let event = NetworkEvent::Sent { connection, bytes };
-                    self.shard_events[link.shard].push_back(event);
+                    let seat = link.seat;
+                    self.tell(seat, NetworkEvent::Sent { connection, bytes });
                 }
             }
             Arrival::ClientClosed => {
@@ -281,13 +380,26 @@ impl Links {
                 }
             }
             Arrival::CloseDone => self.tell_shard_closed(connection),
-            Arrival::Reset => {
+            Arrival::Reset { is_client: true } => {
                 if std::mem::take(&mut link.is_client_open) {
                     self.client_events.push_back((link.client, ClientEvent::Closed(connection)));
                 }
-                self.tell_shard_closed(connection);
             }
+            Arrival::Reset { is_client: false } => self.tell_shard_closed(connection),
         }
+    }
+
+    fn accept(&mut self, connection: ConnectionId, refused_at: u64) {
+        let Some(link) = self.links.get(&connection) else { return };
+        let seat = if link.is_server_open { self.listener(link.shard) } else { None };
+        let link = self.links.get_mut(&connection).expect("just found");
+        link.seat = seat;
+        if seat.is_none() {
+            link.is_server_open = false;
+            return self.schedule(refused_at, connection, Arrival::ServerClosed);
+        }
+        link.is_accepted = true;
+        self.tell(seat, NetworkEvent::Accepted { connection });
     }
 
     /// Gives arrived bytes to a waiting receive, then the end if there is nothing more.
@@ -298,6 +410,8 @@ impl Links {
         }
         if link.arrived.is_empty() {
             if link.is_half_closed {
+                let at = link.to_client_at.max(self.clock.nanos());
+                self.schedule(at, connection, Arrival::ServerClosed);
                 self.tell_shard_closed(connection);
             }
             return;
@@ -307,8 +421,8 @@ impl Links {
             let most = spare.min(link.arrived.len());
             let taken = if self.rng.percent(80) { most } else { 1 + self.rng.index(most) };
             buffer.extend_from_slice(&link.arrived.split_to(taken));
-            let event = NetworkEvent::Received { connection, buffer };
-            self.shard_events[link.shard].push_back(event);
+            let seat = link.seat;
+            self.tell(seat, NetworkEvent::Received { connection, buffer });
         }
     }
 
@@ -317,7 +431,8 @@ impl Links {
         link.is_server_open = false;
         link.receive = None;
         if std::mem::take(&mut link.is_accepted) {
-            self.shard_events[link.shard].push_back(NetworkEvent::Closed { connection });
+            let seat = link.seat;
+            self.tell(seat, NetworkEvent::Closed { connection });
         }
     }
 
@@ -331,15 +446,17 @@ impl Links {
         }
     }
 
-    /// The process of a shard ends: its clients get a prefix of what was on its way to them.
-    pub(crate) fn kill_shard(&mut self, shard: usize) {
-        self.is_serving[shard] = false;
-        self.shard_events[shard].clear();
-        let doomed: Vec<ConnectionId> = self
-            .links
-            .iter()
-            .filter_map(|(connection, link)| (link.shard == shard).then_some(*connection))
-            .collect();
+    /// A shard ends: its clients get a prefix of what was on its way to them.
+    pub(crate) fn end_seat(&mut self, seat: Seat) {
+        for listener in self.listening.iter_mut().chain(&mut self.former) {
+            *listener = listener.filter(|listener| *listener != seat);
+        }
+        self.shard_events[seat.0] = VecDeque::new();
+        let links = self.links.iter();
+        let own = links.filter(|(_, link)| {
+            link.seat == Some(seat) && (link.is_server_open || link.is_accepted)
+        });
+        let doomed: Vec<ConnectionId> = own.map(|(connection, _)| *connection).collect();
         for connection in doomed {
             let on_the_way: Vec<(u64, u64)> = self
                 .arrivals
@@ -368,9 +485,15 @@ impl Links {
         self.links.contains_key(&connection)
     }
 
-    /// A shard listens.
-    pub(crate) fn serve_shard(&mut self, shard: usize) {
-        self.is_serving[shard] = true;
+    /// A seat listens for a shard; who did so before is the former one.
+    pub(crate) fn listen(&mut self, shard: usize, seat: Seat) {
+        let before = self.listening[shard].replace(seat);
+        self.former[shard] = before.filter(|before| *before != seat).or(self.former[shard]);
+    }
+
+    /// Nobody listens for a shard any more.
+    pub(crate) fn close_port(&mut self, shard: usize) {
+        self.listening[shard] = None;
     }
 }
 
@@ -382,20 +505,23 @@ enum Direction {
 
 impl LinkHandle {
     /// The handle of one shard.
-    pub(crate) fn new(links: SharedLinks, shard: usize) -> Self {
-        Self { links, shard }
+    pub(crate) fn new(links: SharedLinks, seat: Seat, life: Life) -> Self {
+        Self { links, seat, life }
     }
 }
 
 impl Network for LinkHandle {
     fn receive(&mut self, connection: ConnectionId, buffer: BytesMut) {
+        if !self.life.is_alive() {
+            return;
+        }
         let mut links = self.links.borrow_mut();
         let trace = links.trace.clone();
         let Some(link) = links.links.get_mut(&connection) else { return };
         if !link.is_accepted || !link.is_server_open {
             return;
         }
-        check!(trace, "network contract", link.shard == self.shard, "foreign {connection:?}");
+        check!(trace, "network contract", link.seat == Some(self.seat), "foreign {connection:?}");
         let has_room = buffer.capacity() > buffer.len();
         check!(trace, "network contract", has_room, "receive without room");
         check!(trace, "network contract", link.receive.is_none(), "two receives");
@@ -405,6 +531,10 @@ impl Network for LinkHandle {
     }
 
     fn send(&mut self, connection: ConnectionId, bytes: Bytes) {
+        if !self.life.is_alive() {
+            return;
+        }
+        self.life.spend();
         let mut links = self.links.borrow_mut();
         let is_open = links
             .links
@@ -416,6 +546,9 @@ impl Network for LinkHandle {
     }
 
     fn close(&mut self, connection: ConnectionId) {
+        if !self.life.is_alive() {
+            return;
+        }
         let mut links = self.links.borrow_mut();
         let delay = links.delay();
         let now = links.clock.nanos();
@@ -432,6 +565,6 @@ impl Network for LinkHandle {
 
     fn poll(&mut self, events: &mut Vec<NetworkEvent>) {
         let mut links = self.links.borrow_mut();
-        events.extend(links.shard_events[self.shard].drain(..));
+        events.extend(links.shard_events[self.seat.0].drain(..));
     }
 }

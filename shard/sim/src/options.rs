@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use thalweg_core::id::ShardId;
 use thalweg_core::limits::Limits;
+use thalweg_journal::Exclusion;
 use thalweg_net::{ConnectionLimits, Placement};
 
 pub(crate) use thalweg_shard::Forwarding;
@@ -14,6 +15,7 @@ use crate::disk::DiskOptions;
 use crate::link::LinkOptions;
 use crate::payload::EventSizes;
 use crate::rng::Rng;
+use crate::weather::Weather;
 
 /// A planted bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +82,8 @@ pub(crate) struct Options {
     /// Mean time between crashes, microseconds; 0 for none.
     pub(crate) crash_every_us: u64,
     pub(crate) power_cut_percent: u32,
+    /// What happens to processes.
+    pub(crate) weather: Weather,
     pub(crate) crash_in_recovery_percent: u32,
     pub(crate) canary: Option<Canary>,
     /// Acknowledged bytes rot at rest, once.
@@ -118,6 +122,7 @@ impl Options {
             operations,
             crash_every_us: rng.pick(&[0, 20_000, 60_000, 200_000]),
             power_cut_percent: rng.pick(&[0, 50, 100]),
+            weather: Weather::draw(rng),
             crash_in_recovery_percent: rng.pick(&[0, 20, 60]),
             canary,
             // Within the promise damage is never met where it must not be cut.
@@ -126,7 +131,13 @@ impl Options {
         if canary.is_some() || rots {
             // Planted bugs and rot show only over a restart.
             options.crash_every_us = options.crash_every_us.max(20_000);
+            options.weather.kill_often();
         }
+        if options.weather.lease_us.is_some() {
+            options.disk.late_ms_max = rng.pick(&[5, 50, 3_000]);
+        }
+        // Within the promise there is one fault of this kind.
+        options.weather.damages &= canary.is_none() && !rots;
         options
     }
 
@@ -171,6 +182,10 @@ impl Options {
             prepare_write_bytes: 32 << 10,
             recovery_read_bytes: 64 << 10,
             recovery_reads: 3,
+            exclusion: self
+                .weather
+                .lease_us
+                .map_or(Exclusion::Lock, |lease| Exclusion::Lease(Duration::from_micros(lease))),
             ..thalweg_journal::Config::default()
         };
         self.plant(config)
@@ -226,6 +241,9 @@ fn draw_disk(rng: &mut Rng) -> DiskOptions {
         write_fault_per_million,
         read_fault_per_million,
         directory_fault_per_million,
+        wrong_read_per_million: if has_faults { sometimes(rng, 50, 8_000) } else { 0 },
+        stall_ms_max: rng.pick(&[300, 30_000]),
+        late_ms_max: 0,
         capacity_bytes: if rng.percent(10) { rng.between(1 << 20, 4 << 20) } else { 1 << 40 },
     }
 }
@@ -235,6 +253,8 @@ fn draw_link(rng: &mut Rng) -> LinkOptions {
         delay_us_max: rng.pick(&[20, 200, 5_000]),
         piece_bytes_max: rng.pick(&[1 << 20, 1 << 20, 1_000, 60]),
         reset_per_million: sometimes(rng, 50, 5_000),
+        half_close_per_million: sometimes(rng, 30, 2_000),
+        clog_per_million: sometimes(rng, 30, 2_000),
     }
 }
 
@@ -281,8 +301,11 @@ impl fmt::Display for Options {
         )?;
         write!(
             formatter,
-            "crashes every {} us, {} % of them power cuts, {} % in recovery",
-            self.crash_every_us, self.power_cut_percent, self.crash_in_recovery_percent
+            "blows every {} us, {} % of crashes power cuts, {} % in recovery, {:?}",
+            self.crash_every_us,
+            self.power_cut_percent,
+            self.crash_in_recovery_percent,
+            self.weather
         )
     }
 }

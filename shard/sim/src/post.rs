@@ -42,11 +42,6 @@ impl Post {
     pub(crate) fn answer_bell(&mut self, shard: usize) {
         self.bells[shard] = false;
     }
-
-    /// Forgets everything: the process ended.
-    pub(crate) fn clear(&mut self) {
-        self.queues.iter_mut().flatten().for_each(VecDeque::clear);
-    }
 }
 
 impl PostHandle {

@@ -7,63 +7,62 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use thalweg_journal::Journal;
-use thalweg_shard::Shard;
+use thalweg_core::frame::ContainerMask;
 
+use crate::atlas::{self, Scope};
 use crate::cast::{Troupe, assemble};
 use crate::client::sequential::Sequential;
 use crate::client::verifier::Verifier;
 use crate::client::{Client, Phase, Shared};
 use crate::clock::{Clock, MICROSECOND, MILLISECOND, SECOND};
 use crate::disk::DiskControl;
-use crate::environment::SimulatedEnv;
 use crate::faults::{FaultKind, Faults};
 use crate::image::Survival;
-use crate::link::{LinkHandle, Links};
+use crate::link::Links;
 use crate::model::Model;
 use crate::options::Options;
-use crate::post::{Post, PostHandle, SharedPost};
+use crate::process::{BootFailure, Process, Turn};
 use crate::rng::Rng;
 use crate::router::Router;
 use crate::trace::{Trace, trace};
+use crate::weather::Blow;
 
 /// Longest time under faults.
 const FAULTS_MAX: u64 = 30 * SECOND;
-/// Longest time for everybody to finish after the last fault, and again for reading back.
-const HEALING_MAX: u64 = 120 * SECOND;
+/// Longest time for everybody to finish after the last fault, and again for reading back: L1.
+const HEALING_MAX: u64 = 60 * SECOND;
+/// Longest time from a start to serving when nothing fails: L2.
+const STARTING_MAX: u64 = 3 * SECOND;
+/// Longest time from being asked to stop to the end: L9.
+const STOPPING_MAX: u64 = 10 * SECOND;
 /// Most turns for the same.
 const HEALING_TURNS_MAX: u64 = 400_000;
 /// Turns in a tenth of a millisecond that only a shard without anything to do can take.
 const SPINNING_TURNS: u64 = 20_000;
-
-/// One process's worth of shards.
-struct Machine {
-    shard: Option<Shard<SimulatedEnv>>,
-    disk: DiskControl,
-    /// When the next turn is, if it has something to do.
-    turn_at: Option<u64>,
-    /// When it wants a turn even if nothing happens.
-    deadline: Option<u64>,
-    /// When its last turn was. What it did not take then it is not offered again by itself.
-    last_turn: u64,
-}
+/// How long damaged containers are tried when everybody else has finished.
+const DAMAGED_PATIENCE: u64 = SECOND / 2;
 
 /// A running world.
 pub(crate) struct World {
     shared: Shared,
     faults: Faults,
     rng: Rng,
-    machines: Vec<Machine>,
-    post: SharedPost,
+    disks: Vec<DiskControl>,
+    /// At most one that is not a former one.
+    processes: Vec<Process>,
     clients: Vec<Client>,
     waiting: Vec<Client>,
     counters: Vec<String>,
     tables: Vec<(String, usize)>,
-    next_crash: Option<u64>,
+    next_blow: Option<u64>,
+    /// Breaks of all connections that are still to come.
+    storm: Option<(u64, u64)>,
     next_boot: Option<u64>,
     turns: u64,
     /// Something acknowledged may be unreadable; then it need not be served.
     has_rotted: bool,
+    /// Whose records were damaged within the promise: these containers may be refused.
+    damaged: Option<ContainerMask>,
     /// When and at which turn time last went on.
     spinning: (u64, u64),
 }
@@ -85,21 +84,18 @@ impl World {
             trace.clone(),
             faults.clone(),
         );
-        let machines = (0..options.shards)
+        let disks = (0..options.shards)
             .map(|shard| {
-                let disk_rng = rng.split(100 + shard as u64);
-                let disk = DiskControl::new(
+                DiskControl::new(
                     shard,
                     options.disk.clone(),
-                    disk_rng,
+                    rng.split(100 + shard as u64),
                     clock.clone(),
                     trace.clone(),
                     faults.clone(),
-                );
-                Machine { shard: None, disk, turn_at: None, deadline: None, last_turn: 0 }
+                )
             })
             .collect();
-        let post = Rc::new(RefCell::new(Post::new(options.shards, options.mailbox_capacity)));
         let mut shared = Shared {
             clock,
             trace: trace.clone(),
@@ -116,19 +112,21 @@ impl World {
             shared,
             faults,
             rng: rng.split(3),
-            machines,
-            post,
+            disks,
+            processes: Vec::new(),
             clients: vec![founder],
             waiting: others,
             counters,
             tables,
-            next_crash: None,
+            next_blow: None,
+            storm: None,
             next_boot: Some(0),
             turns: 0,
             has_rotted: false,
+            damaged: None,
             spinning: (0, 0),
         };
-        world.schedule_crash();
+        world.schedule_blow();
         world
     }
 
@@ -147,10 +145,11 @@ impl World {
     }
 
     fn finish_or_report(&mut self, invariant: &str) {
-        let until = self.shared.clock.nanos() + HEALING_MAX;
+        let start = self.shared.clock.nanos();
         let turns = self.turns + HEALING_TURNS_MAX;
-        let is_done = self.run_until(until, turns, |world| {
-            world.waiting.is_empty() && world.clients.iter().all(Client::is_done)
+        let is_done = self.run_until(start + HEALING_MAX, turns, |world| {
+            world.is_all_done(false)
+                || (world.is_all_done(true) && world.now() > start + DAMAGED_PATIENCE)
         });
         if !is_done && self.has_rotted {
             trace!(self.shared.trace, "not available after rot");
@@ -170,6 +169,23 @@ impl World {
         }
     }
 
+    /// Whether every client has finished, or those whose container is not damaged.
+    fn is_all_done(&self, but_damaged: bool) -> bool {
+        let is_excused = |client: &Client| but_damaged && self.is_excused(client);
+        let is_founded = self.waiting.is_empty() || is_excused(&self.clients[0]);
+        is_founded && self.clients.iter().all(|client| client.is_done() || is_excused(client))
+    }
+
+    /// Whether what a client works on was damaged.
+    fn is_excused(&self, client: &Client) -> bool {
+        client.segment().is_some_and(|segment| self.is_damaged(segment))
+    }
+
+    fn is_damaged(&self, segment: &str) -> bool {
+        let container = self.shared.options.placement().container(segment);
+        self.damaged.is_some_and(|mask| mask.may_contain(container))
+    }
+
     fn now(&self) -> u64 {
         self.shared.clock.nanos()
     }
@@ -186,47 +202,35 @@ impl World {
     }
 
     fn next_time(&self) -> u64 {
-        let machines = self.machines.iter().enumerate();
-        let shards = machines.filter(|(_, machine)| machine.shard.is_some()).filter_map(
-            |(index, machine)| match machine.turn_at {
-                // A turn that is due anyway comes before what would make it due.
-                Some(at) => Some(at),
-                None if self.has_input(index) => Some(self.now()),
-                None => [machine.deadline, machine.disk.next_completion(machine.last_turn)]
-                    .into_iter()
-                    .flatten()
-                    .min(),
-            },
-        );
+        let processes = self.processes.iter().filter_map(|process| process.next_time(&self.shared));
         let clients = self.clients.iter().filter_map(Client::wake_at);
-        let others = [self.shared.links.borrow().next_arrival(), self.next_crash, self.next_boot];
-        let next = shards.chain(clients).chain(others.into_iter().flatten()).min();
+        let arrival = self.shared.links.borrow().next_arrival();
+        let storm = self.storm.map(|(at, _)| at);
+        let others = [arrival, self.next_blow, self.next_boot, storm].into_iter().flatten();
+        let next = processes.chain(clients).chain(others).min();
         // Nothing at all to do: let time pass, so that bounds are noticed.
         next.unwrap_or(self.now() + SECOND)
-    }
-
-    /// Whether bytes or mail wait for a shard.
-    fn has_input(&self, index: usize) -> bool {
-        self.shared.links.borrow().has_shard_events(index) || self.post.borrow().has_mail(index)
     }
 
     fn step(&mut self) {
         self.shared.clock.advance_to(self.next_time());
         let now = self.now();
-        if self.next_crash.is_some_and(|at| at <= now) {
-            if self.faults.strike(FaultKind::ProcessKill, true) {
-                self.crash();
-            }
-            self.schedule_crash();
+        if self.next_blow.is_some_and(|at| at <= now) {
+            let blow = self.shared.options.weather.next(&mut self.rng);
+            self.strike(blow);
+            self.schedule_blow();
         }
         if self.next_boot.is_some_and(|at| at <= now) {
             self.next_boot = None;
             self.boot();
         }
+        self.advance_storm();
+        self.disks.iter().for_each(DiskControl::advance);
         self.shared.links.borrow_mut().advance();
         self.serve_clients();
-        for index in 0..self.machines.len() {
-            self.give_turn(index);
+        let mut which = 0;
+        while which < self.processes.len() {
+            which += usize::from(self.serve_process(which));
         }
         if self.clients.len() == 1 && self.clients[0].is_done() && !self.waiting.is_empty() {
             trace!(self.shared.trace, "founded");
@@ -248,166 +252,293 @@ impl World {
         }
     }
 
-    /// Lets a shard have its turn if it has something to do and its time has come.
-    fn give_turn(&mut self, index: usize) {
-        let now = self.now();
-        let has_input = self.has_input(index);
-        let machine = &mut self.machines[index];
-        let Some(shard) = &mut machine.shard else { return };
-        if machine.turn_at.is_none() {
-            let is_due = machine.deadline.is_some_and(|at| at <= now)
-                || machine.disk.next_completion(machine.last_turn).is_some_and(|at| at <= now);
-            if is_due || has_input {
-                // A busy shard comes to it a little later and finds more.
-                let most = self.shared.options.turn_delay_us_max;
-                machine.turn_at = Some(now + self.rng.below(most) * MICROSECOND);
+    /// Gives its turns to a process; says whether it is still there.
+    fn serve_process(&mut self, which: usize) -> bool {
+        for index in 0..self.processes[which].threads() {
+            let process = &mut self.processes[which];
+            match process.give_turn(&self.shared, &mut self.rng, index) {
+                Turn::None => continue,
+                Turn::Taken => {}
+                Turn::Died => {
+                    process.bury(&self.shared, index);
+                    let pause = self.rng.below(3_000) * MICROSECOND;
+                    process.dies_at = Some(self.shared.clock.nanos() + pause);
+                    trace!(self.shared.trace, "thread {index} is dead");
+                }
+                Turn::GaveUp => {
+                    // Its process ends, and somebody starts it again.
+                    self.shared.trace.count("shards that gave up");
+                    self.end_one(which);
+                    return false;
+                }
             }
+            self.note_turn(index);
         }
-        if machine.turn_at.is_none_or(|at| at > now) {
+        let now = self.now();
+        self.has_started(which);
+        let process = &self.processes[which];
+        if process.is_stopped() || process.dies_at.is_some_and(|at| at <= now) {
+            if process.is_stopped() {
+                self.shared.trace.count("orderly stops");
+            }
+            self.end_one(which);
+            return false;
+        }
+        if process.stopping_since.is_some_and(|since| now > since + STOPPING_MAX) {
+            self.shared.trace.violation("L9", format_args!("a stop takes longer than it may"));
+        }
+        true
+    }
+
+    /// Notices a start that is over, and one that takes too long though nothing fails.
+    fn has_started(&mut self, which: usize) {
+        let now = self.now();
+        let process = &mut self.processes[which];
+        if process.has_served || process.is_former {
             return;
         }
+        process.has_served = process.is_serving();
+        let is_late = now > process.started_at + STARTING_MAX;
+        if is_late && self.shared.phase == Phase::Verify && self.damaged.is_none() {
+            if !self.has_rotted {
+                self.shared.trace.violation("L2", format_args!("a start takes too long"));
+            }
+        }
+    }
+
+    fn note_turn(&mut self, index: usize) {
         self.turns += 1;
-        self.post.borrow_mut().answer_bell(index);
-        let outcome = shard.turn();
-        let after = self.shared.clock.nanos();
+        let after = self.now();
         if after > self.spinning.0 + 100 * MICROSECOND {
             self.spinning = (after, self.turns);
         } else if self.turns > self.spinning.1 + SPINNING_TURNS {
-            let fault = format_args!("shard {index} spins: {outcome:?} at {after}");
-            self.shared.trace.violation("L6", fault);
-        }
-        machine.last_turn = after;
-        machine.turn_at = outcome.has_work_left.then_some(after);
-        machine.deadline = outcome.next_deadline.map(|due| due.0.max(after + 1));
-        if !shard.is_serving() && outcome.next_deadline.is_none() {
-            // A shard that gave up ends its process, and somebody starts it again.
-            let fault = shard.fault().map(ToString::to_string).unwrap_or_default();
-            trace!(self.shared.trace, "shard {index} gave up: {fault}");
-            self.shared.trace.count("shards that gave up");
-            self.crash();
+            self.shared.trace.violation("L6", format_args!("shard {index} spins at {after}"));
         }
     }
 
-    fn schedule_crash(&mut self) {
+    fn schedule_blow(&mut self) {
         let mean = self.shared.options.crash_every_us;
-        self.next_crash = (mean > 0 && self.shared.phase == Phase::Faults)
+        self.next_blow = (mean > 0 && self.shared.phase == Phase::Faults)
             .then(|| self.now() + self.rng.between(mean / 4, mean * 2) * MICROSECOND);
     }
 
-    /// The process ends, perhaps with the power.
-    fn crash(&mut self) {
-        if self.rng.percent(10) {
-            let hour: i64 = 3_600_000;
-            let jump = self.rng.pick(&[-hour, hour, -hour * 8_766, hour * 8_766]);
-            if self.faults.strike(FaultKind::WallClockJump, true) {
-                self.shared.clock.jump_wall(jump);
+    /// The process that is not a former one.
+    fn current(&self) -> Option<usize> {
+        self.processes.iter().position(|process| !process.is_former)
+    }
+
+    fn strike(&mut self, blow: Blow) {
+        match blow {
+            Blow::Kill => {
+                if self.faults.strike(FaultKind::ProcessKill, true) {
+                    self.crash();
+                }
+            }
+            Blow::DieInTheMiddle => self.light_fuse(),
+            Blow::Freeze => self.freeze(),
+            Blow::Stop => self.stop(),
+            Blow::Takeover => self.take_over(),
+            Blow::LinkStorm => {
+                if self.faults.strike(FaultKind::LinkStorm, true) {
+                    self.storm = Some((self.now(), self.rng.between(1, 6)));
+                }
+            }
+            Blow::ClockJump => {
+                let hour: i64 = 3_600_000;
+                let jump = self.rng.pick(&[-hour, hour, -hour * 8_766, hour * 8_766, 7, -7]);
+                if self.faults.strike(FaultKind::WallClockJump, true) {
+                    self.shared.clock.jump_wall(jump);
+                }
+            }
+            Blow::Damage => self.damage(Scope::Promise),
+        }
+    }
+
+    fn light_fuse(&mut self) {
+        let effects = self.rng.between(1, 120);
+        let index = self.rng.index(self.shared.options.shards);
+        let Some(which) = self.current() else { return };
+        if self.faults.strike(FaultKind::CrashAtEffect, true) {
+            self.processes[which].set_fuse(index, effects);
+        }
+    }
+
+    fn freeze(&mut self) {
+        let most = self.shared.options.weather.freeze_us_max;
+        let until = self.now() + self.rng.between(1, most) * MICROSECOND;
+        let index = self.rng.index(self.shared.options.shards);
+        let Some(which) = self.current() else { return };
+        if self.faults.strike(FaultKind::FrozenShard, true) {
+            self.processes[which].freeze(index, until);
+        }
+    }
+
+    fn stop(&mut self) {
+        let Some(which) = self.current() else { return };
+        let process = &mut self.processes[which];
+        if process.stopping_since.is_none() && self.faults.strike(FaultKind::OrderlyStop, true) {
+            trace!(self.shared.trace, "the process is asked to stop");
+            process.stop(&self.shared);
+        }
+    }
+
+    /// A second process opens the directories. The first goes on, or stands still for a while and
+    /// then goes on.
+    fn take_over(&mut self) {
+        let stands_still = self.rng.percent(70);
+        let lease = self.shared.options.weather.lease_us.unwrap_or(1);
+        let until = self.now() + self.rng.between(1, lease * 6) * MICROSECOND;
+        let Some(which) = self.current().filter(|_| self.processes.len() == 1) else { return };
+        if self.processes[which].stopping_since.is_some()
+            || !self.faults.strike(FaultKind::Takeover, true)
+        {
+            return;
+        }
+        trace!(self.shared.trace, "another process takes over, stands still: {stands_still}");
+        self.processes[which].is_former = true;
+        if stands_still {
+            for index in 0..self.processes[which].threads() {
+                self.processes[which].freeze(index, until);
             }
         }
+        self.boot();
+    }
+
+    fn advance_storm(&mut self) {
+        let Some((at, left)) = self.storm.filter(|(at, _)| *at <= self.now()) else { return };
+        trace!(self.shared.trace, "all connections break");
+        self.shared.links.borrow_mut().reset_all();
+        let next = at + self.rng.between(100, 20_000) * MICROSECOND;
+        self.storm = (left > 1).then_some((next, left - 1));
+    }
+
+    fn damage(&mut self, scope: Scope) {
+        let index = self.rng.index(self.disks.len());
+        if self.has_rotted || self.damaged.is_some() {
+            return;
+        }
+        let kind = if scope == Scope::Promise { FaultKind::DamagedRecord } else { FaultKind::Rot };
+        if !self.faults.strike(kind, true) {
+            return;
+        }
+        let mask = self.disks[index].with_image(|image, rng| atlas::damage(image, scope, rng));
+        trace!(self.shared.trace, "disk {index} is damaged: {mask:x?}");
+        match scope {
+            Scope::Promise => self.damaged = mask,
+            Scope::Anything => self.has_rotted = mask.is_some(),
+        }
+    }
+
+    /// The process ends at once, perhaps with the power.
+    fn crash(&mut self) {
         let is_power_cut = self.rng.percent(self.shared.options.power_cut_percent);
-        self.end_process(is_power_cut);
+        if is_power_cut && self.faults.strike(FaultKind::PowerCut, true) {
+            self.cut_power();
+        } else {
+            self.end_current();
+        }
+        self.restart_soon();
+    }
+
+    fn restart_soon(&mut self) {
         let pause = self.rng.between(1, 5_000) * MICROSECOND;
         self.next_boot = Some(self.now() + pause);
     }
 
-    fn end_process(&mut self, is_power_cut: bool) {
-        let survival = is_power_cut.then(|| {
-            self.rng.pick(&[
-                Survival::Everything,
-                Survival::Nothing,
-                Survival::Chance,
-                Survival::Chance,
-            ])
-        });
-        let survival = survival.filter(|_| self.faults.strike(FaultKind::PowerCut, is_power_cut));
-        trace!(self.shared.trace, "the process ends, power cut: {survival:?}");
-        self.shared.trace.count("process ends");
-        for (index, machine) in self.machines.iter_mut().enumerate() {
-            machine.shard = None;
-            machine.turn_at = None;
-            machine.deadline = None;
-            machine.disk.kill(survival);
-            self.shared.links.borrow_mut().kill_shard(index);
+    fn end_current(&mut self) {
+        if let Some(which) = self.current() {
+            trace!(self.shared.trace, "the process ends");
+            self.processes.remove(which).end(&self.shared);
         }
-        self.post.borrow_mut().clear();
+        self.shared.trace.count("process ends");
+        self.rot();
+    }
+
+    /// A process ends by itself, and if it was not a former one it is started again.
+    fn end_one(&mut self, which: usize) {
+        let process = self.processes.remove(which);
+        trace!(self.shared.trace, "a process ends, former: {}", process.is_former);
+        let is_former = process.is_former;
+        process.end(&self.shared);
+        if !is_former {
+            self.shared.trace.count("process ends");
+            self.rot();
+            let is_cut = self.rng.percent(self.shared.options.power_cut_percent / 4);
+            if self.processes.is_empty() && self.faults.strike(FaultKind::PowerCut, is_cut) {
+                self.cut_power();
+            }
+            self.restart_soon();
+        }
+    }
+
+    /// Everything ends with the power.
+    fn cut_power(&mut self) {
+        let survival = self.rng.pick(&[
+            Survival::Everything,
+            Survival::Nothing,
+            Survival::Chance,
+            Survival::Chance,
+        ]);
+        trace!(self.shared.trace, "the power is cut: {survival:?}");
+        for process in self.processes.drain(..) {
+            process.end(&self.shared);
+        }
+        self.disks.iter().for_each(|disk| disk.cut_power(survival));
+        self.shared.trace.count("process ends");
+        self.rot();
+    }
+
+    /// Beyond the promise, once in a world that asks for it.
+    fn rot(&mut self) {
         if self.shared.options.rots && !self.has_rotted && self.rng.percent(20) {
-            let index = self.rng.index(self.machines.len());
-            if self.faults.strike(FaultKind::Rot, true) {
-                self.has_rotted = self.machines[index].disk.rot();
-            }
-            if self.has_rotted {
-                trace!(self.shared.trace, "disk {index} rots");
-            }
+            self.damage(Scope::Anything);
         }
     }
 
     /// Starts the process: every shard recovers, or none serves.
     fn boot(&mut self) {
-        if self.machines.iter().any(|machine| machine.shard.is_some()) {
+        if self.current().is_some() {
             return;
         }
         trace!(self.shared.trace, "the process starts");
         self.shared.trace.count("process starts");
-        for index in 0..self.machines.len() {
-            let is_faulty = self.shared.phase == Phase::Faults;
+        let mut process = Process::new(&self.shared);
+        for index in 0..self.disks.len() {
             let percent = self.shared.options.crash_in_recovery_percent;
-            if is_faulty && self.rng.percent(percent) {
-                let operations = self.rng.between(1, 150);
-                if self.faults.strike(FaultKind::CrashInRecovery, true) {
-                    self.machines[index].disk.set_fuse(Some(operations));
-                }
-            }
-            let booted = self.boot_shard(index);
-            let machine = &mut self.machines[index];
-            machine.disk.set_fuse(None);
-            match booted {
-                Ok(shard) if !machine.disk.has_tripped() => {
-                    machine.shard = Some(shard);
-                    machine.turn_at = Some(self.shared.clock.nanos());
-                    self.shared.links.borrow_mut().serve_shard(index);
-                }
-                Ok(_) => {
-                    self.shared.trace.count("recoveries cut short");
-                    self.crash();
-                    return;
-                }
-                Err(fault) => {
+            let dies = self.shared.phase == Phase::Faults && self.rng.percent(percent);
+            let dies = self.faults.strike(FaultKind::CrashInRecovery, dies);
+            let fuse = if dies { self.rng.between(1, 150) } else { 0 };
+            let Err(failure) = process.boot_shard(&self.shared, &self.disks[index], fuse) else {
+                continue;
+            };
+            match failure {
+                BootFailure::Died => self.shared.trace.count("recoveries cut short"),
+                BootFailure::Fault(fault) => {
                     trace!(self.shared.trace, "shard {index} does not start: {fault}");
                     self.shared.trace.count("failed starts");
-                    self.crash();
-                    return;
                 }
             }
+            self.processes.push(process);
+            return self.crash();
         }
+        self.processes.push(process);
     }
 
-    fn boot_shard(&mut self, index: usize) -> Result<Shard<SimulatedEnv>, String> {
-        let options = &self.shared.options;
-        let device = self.machines[index].disk.attach();
-        let journal = Journal::new(device, options.journal_config(index))
-            .map_err(|error| error.to_string())?;
-        let env = SimulatedEnv {
-            journal,
-            network: LinkHandle::new(Rc::clone(&self.shared.links), index),
-            mailbox: PostHandle::new(Rc::clone(&self.post), index),
-            clock: self.shared.clock.clone(),
-        };
-        Shard::boot(env, options.shard_config(index)).map_err(|error| error.to_string())
-    }
-
-    /// No more faults; what is down starts, what is full has room.
+    /// No more faults; what is down starts, what is full has room, what stood still goes on.
     fn heal(&mut self) {
         self.shared.phase = Phase::Heal;
-        self.next_crash = None;
+        self.faults.end();
+        self.next_blow = None;
+        self.storm = None;
         self.shared.links.borrow_mut().heal();
-        for machine in &self.machines {
-            machine.disk.set_fuse(None);
-            machine.disk.configure(|disk| {
-                disk.stall_per_million = 0;
-                disk.write_fault_per_million = 0;
-                disk.read_fault_per_million = 0;
-                disk.directory_fault_per_million = 0;
-                disk.capacity_bytes = 1 << 40;
-            });
+        for process in &mut self.processes {
+            process.thaw();
+            for index in 0..process.threads() {
+                process.set_fuse(index, 0);
+            }
+        }
+        for disk in &self.disks {
+            disk.configure(|disk| disk.capacity_bytes = 1 << 40);
         }
         let is_journal_small = self.shared.options.journal_files_max < 1_000;
         self.shared.options.journal_files_max = 4_000;
@@ -415,7 +546,7 @@ impl World {
             // A larger budget is a matter of configuration, so of a new start.
             self.crash();
         }
-        if self.machines.iter().any(|machine| machine.shard.is_none()) && self.next_boot.is_none() {
+        if self.current().is_none() && self.next_boot.is_none() {
             self.next_boot = Some(self.now());
         }
     }
@@ -424,21 +555,34 @@ impl World {
     fn last_crash(&mut self) {
         match self.rng.below(4) {
             0 => return,
-            1 => self.end_process(false),
-            _ => self.end_process(true),
+            1 => self.end_current(),
+            _ => self.cut_power(),
         }
         self.next_boot = Some(self.now() + MILLISECOND);
     }
 
+    /// Reads all back; what is damaged apart from the rest, which must not suffer by it.
     fn verify(&mut self) {
         self.shared.phase = Phase::Verify;
         let segments = self.shared.model.segment_names();
         let gone = std::mem::take(&mut self.shared.gone);
         let counters = std::mem::take(&mut self.counters);
         let tables = std::mem::take(&mut self.tables);
-        let verifier = Sequential::new(Verifier::new(segments, counters, tables, gone), 10);
-        let id = self.clients.len();
-        let rng = self.rng.split(4);
-        self.clients.push(Client::new(id, rng, Box::new(verifier), self.now()));
+        let part = |damaged: bool| {
+            let of = |name: &String| self.is_damaged(name) == damaged;
+            Verifier::new(
+                segments.iter().filter(|name| of(name)).cloned().collect(),
+                counters.iter().filter(|name| of(name)).cloned().collect(),
+                tables.iter().filter(|(name, _)| of(name)).cloned().collect(),
+                gone.iter().filter(|name| of(name)).cloned().collect(),
+            )
+        };
+        let verifiers = [part(false), part(true)];
+        for (label, verifier) in (4..).zip(verifiers) {
+            let id = self.clients.len();
+            let rng = self.rng.split(label);
+            let role = Box::new(Sequential::new(verifier, 10));
+            self.clients.push(Client::new(id, rng, role, self.now()));
+        }
     }
 }

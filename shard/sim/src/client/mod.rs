@@ -59,6 +59,9 @@ pub(crate) trait Role {
 
     /// Whether it has finished what it wanted; asked in the healing phase.
     fn is_done(&self) -> bool;
+
+    /// The segment that it works on at present.
+    fn segment(&self) -> Option<&str>;
 }
 
 /// What all clients share.
@@ -132,6 +135,11 @@ impl Client {
     /// Name of its role.
     pub(crate) fn name(&self) -> &'static str {
         self.role.name()
+    }
+
+    /// The segment that its role works on at present.
+    pub(crate) fn segment(&self) -> Option<&str> {
+        self.role.segment()
     }
 
     /// When it wants to act.

@@ -50,6 +50,8 @@ struct Question {
 pub(crate) struct Sequential<S> {
     script: S,
     question: Option<Question>,
+    /// Of the last question.
+    segment: Option<String>,
     next_request: i64,
     think_us_max: u64,
     is_done: bool,
@@ -58,7 +60,14 @@ pub(crate) struct Sequential<S> {
 impl<S: Script> Sequential<S> {
     /// Follows `script`, pausing up to `think_us_max` microseconds between steps.
     pub(crate) fn new(script: S, think_us_max: u64) -> Self {
-        Self { script, question: None, next_request: 1, think_us_max, is_done: false }
+        Self {
+            script,
+            question: None,
+            segment: None,
+            next_request: 1,
+            think_us_max,
+            is_done: false,
+        }
     }
 
     fn lose(&mut self, context: &mut Context<'_>) {
@@ -92,6 +101,7 @@ impl<S: Script> Sequential<S> {
 
     fn ask(&mut self, context: &mut Context<'_>, segment: &str, command: &Command) {
         context.begin();
+        self.segment = Some(segment.to_owned());
         let owner = context.shared.router.shard_of(segment);
         let shards = context.shared.options.shards;
         let mut shard = owner;
@@ -164,6 +174,10 @@ impl<S: Script> Role for Sequential<S> {
 
     fn is_done(&self) -> bool {
         self.is_done
+    }
+
+    fn segment(&self) -> Option<&str> {
+        self.segment.as_deref()
     }
 }
 

@@ -321,4 +321,8 @@ impl Role for Writer {
     fn is_done(&self) -> bool {
         self.is_done
     }
+
+    fn segment(&self) -> Option<&str> {
+        Some(&self.segment)
+    }
 }
