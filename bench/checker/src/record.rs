@@ -178,7 +178,8 @@ pub enum Operation {
         writer: Writer,
     },
     /// Append a block of events with consecutive numbers: [`Outcome::Appended`]. All of the block is
-    /// stored or nothing. For a transaction: into its own segment, by the name of the target.
+    /// stored or nothing. Of a transaction: by the name of the segment in which it is written aside,
+    /// or not recorded at all; what counts are the parts of its commit.
     Append {
         /// Where.
         segment: Segment,
@@ -299,6 +300,10 @@ pub struct Part {
     pub segment: Segment,
     /// How many events, numbered from 0.
     pub count: u32,
+    /// The segment in which they were written aside, when the history speaks of it: it is gone when
+    /// the commit is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Segment>,
 }
 
 /// On what condition an attribute changes.
