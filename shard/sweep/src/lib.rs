@@ -14,6 +14,7 @@
 
 pub mod network;
 pub mod real;
+pub mod recovered;
 pub mod reference;
 pub mod run;
 pub mod scenarios;

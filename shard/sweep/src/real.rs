@@ -86,7 +86,7 @@ pub fn run(
             let runner = Runner::new(script, Some(reference), world, kept);
             let boot = &mut |old| {
                 drop(old);
-                boot_portable(&path, trace, tuning)
+                first(&mut |()| boot_portable(&path, trace, tuning))
             };
             drive(runner, boot).map(|(_, course)| course)
         }
@@ -100,7 +100,7 @@ pub fn run(
             let runner = Runner::new(script, Some(reference), world, kept);
             let boot = &mut |old| {
                 drop(old);
-                boot(())
+                first(&mut boot)
             };
             drive(runner, boot).map(|(_, course)| course)
         }

@@ -180,6 +180,13 @@ impl Replay {
                 }
                 true
             }
+            Flight::Sync { file, covers, .. } if !is_not_done(-result) => {
+                // The kernel may have dropped what it could not write: no later sync covers it.
+                let inode = self.inode(file);
+                let lost = inode.pending.iter_mut().filter(|write| covers.contains(&write.call));
+                lost.for_each(|write| write.has_failed = true);
+                false
+            }
             Flight::Sync { .. } | Flight::DirectorySync { .. } => false,
             Flight::Other(call) => self.call_returned(number, call, result),
         }
@@ -336,6 +343,11 @@ impl Replay {
         }
         image
     }
+}
+
+/// Whether an error says that the call was not carried out.
+fn is_not_done(code: i32) -> bool {
+    matches!(code, libc::ECANCELED | libc::EAGAIN | libc::EINTR)
 }
 
 /// In what parts a write happens.

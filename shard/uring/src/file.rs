@@ -3,7 +3,8 @@
 //! Knows how to make a write durable on its disk and when a transfer is complete; knows nothing of
 //! frames. `Done` is reported only when the whole range was written and then synced. A failed
 //! sync is reported and never tried again, because the kernel may have dropped the dirty state with
-//! the first report. `ECANCELED`, `EINTR` and `EAGAIN` of a transfer mean that it did not happen.
+//! the first report. `ECANCELED`, `EINTR` and `EAGAIN` mean that an operation was not carried out: it
+//! is asked for again, a bounded number of times.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::CString;
@@ -46,6 +47,8 @@ pub struct UringDevice {
 struct Pending {
     token: OperationToken,
     work: Work,
+    /// Times in a row that it was not carried out, as a whole.
+    refused: u32,
 }
 
 enum Work {
@@ -118,7 +121,7 @@ impl UringDevice {
     fn start(&mut self, token: OperationToken, work: Work) -> u64 {
         let tag = self.next_tag;
         self.next_tag += 1;
-        self.pending.insert(tag, Pending { token, work });
+        self.pending.insert(tag, Pending { token, work, refused: 0 });
         tag
     }
 
@@ -195,6 +198,15 @@ impl UringDevice {
     fn completed(&mut self, completion: Completion) {
         let tag = completion.tag;
         let pending = self.pending.get_mut(&tag).expect("a completion belongs to an operation");
+        if let (Work::Simple | Work::Allocate { .. } | Work::Open, Err(error)) =
+            (&pending.work, &completion.outcome)
+            && is_not_done(error)
+            && pending.refused < FRUITLESS_MAX
+        {
+            pending.refused += 1;
+            let operation = completion.operation.expect("these complete once");
+            return self.submit(tag, operation);
+        }
         let step = match &mut pending.work {
             Work::Simple => Step::Finished(completion.outcome.map(|_| DeviceOutcome::Done)),
             Work::Allocate { file, bytes_before } => {
@@ -283,10 +295,8 @@ impl Write {
         let is_ordered = write_was_before || self.round.partial_submissions == partial_submissions;
         match sync {
             Ok(()) if is_ordered => Step::Finished(Ok(DeviceOutcome::Done)),
-            Err(error) if error.raw_os_error() != Some(libc::ECANCELED) => {
-                Step::Finished(Err(error))
-            }
-            // Cancelled before it ran, or perhaps run beside the write.
+            Err(error) if !is_not_done(&error) => Step::Finished(Err(error)),
+            // Not run, or perhaps run beside the write.
             outcome => {
                 self.fruitless += 1;
                 if self.fruitless > FRUITLESS_MAX {
