@@ -41,6 +41,16 @@ pub(crate) enum CreateRefusal {
     TooMany,
 }
 
+/// What came of merging transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Merging {
+    Done,
+    /// A segment is sealed, deleted or truncated that should not be: it will never be done.
+    Impossible,
+    /// The epoch of the transactions is not known any more.
+    EpochGone,
+}
+
 /// Answer to a commit or an abort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EndOutcome {
@@ -433,39 +443,89 @@ impl<S: SegmentStore> Controller<S> {
         }
     }
 
+    /// Commits transactions together; when one of them stands in the way, one by one.
     async fn commit_batch(
         &self,
         stream: &Stream,
         epoch: StreamEpoch,
         ids: &[TransactionId],
     ) -> Result<(), ControlError> {
+        match self.merge_all(stream, epoch, ids).await? {
+            Merging::Done => self.complete(stream, ids, true).await,
+            Merging::EpochGone => {
+                tracing::error!(stream = %stream.path, "transactions of an epoch that is gone");
+                self.complete(stream, ids, false).await
+            }
+            Merging::Impossible => {
+                for id in ids {
+                    self.commit_or_give_up(stream, epoch, *id).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Commits one transaction. Somebody may have sealed or deleted the stream's segment, or
+    /// truncated the transaction's, behind our back: then the promise cannot be kept, and is given
+    /// up for this one only. The outcome is written before the rest is dropped, so that after a
+    /// crash nobody takes what is dropped for merged.
+    async fn commit_or_give_up(
+        &self,
+        stream: &Stream,
+        epoch: StreamEpoch,
+        id: TransactionId,
+    ) -> Result<(), ControlError> {
+        if stream.transactions.recent(id).is_some() {
+            // In an attempt before this one.
+            return Ok(());
+        }
+        if let Merging::Done = self.merge_all(stream, epoch, &[id]).await? {
+            return self.complete(stream, &[id], true).await;
+        }
+        tracing::error!(stream = %stream.path, transaction = %id, "a commit cannot be merged");
+        self.complete(stream, &[id], false).await?;
+        self.drop_segments(stream, &[id]).await
+    }
+
+    async fn merge_all(
+        &self,
+        stream: &Stream,
+        epoch: StreamEpoch,
+        ids: &[TransactionId],
+    ) -> Result<Merging, ControlError> {
         let record = self.record(stream).await?;
         let targets = record.and_then(|record| record.merge_targets(epoch));
-        let Some(targets) = targets else {
-            tracing::error!(stream = %stream.path, "transactions of an epoch that is gone");
-            return self.complete(stream, ids, false).await;
-        };
+        let Some(targets) = targets else { return Ok(Merging::EpochGone) };
         let path = &stream.path;
-        let merges = targets.into_iter().map(|(target, known)| {
-            let sources: Vec<String> =
-                ids.iter().map(|id| path.transaction_segment(known, *id)).collect();
-            (path.segment(target), sources)
-        });
+        let merges: Vec<(String, Vec<String>)> = targets
+            .into_iter()
+            .map(|(target, known)| {
+                let sources = ids.iter().map(|id| path.transaction_segment(known, *id));
+                (path.segment(target), sources.collect())
+            })
+            .collect();
         let merge = |store: Arc<S>, (target, sources): (String, Vec<String>)| async move {
             store.merge(&target, &sources).await
         };
-        match self.each(merges, merge).await {
-            Ok(()) => self.complete(stream, ids, true).await,
-            // Somebody sealed or deleted the stream's segment behind our back, so that the promise
-            // cannot be kept.
+        match self.each(merges.clone(), merge).await {
+            Ok(()) => Ok(Merging::Done),
             Err(ClientError::Refused(
                 refusal @ (Refusal::SegmentSealed { .. } | Refusal::NoSuchSegment { .. }),
             )) => {
-                tracing::error!(stream = %path, %refusal, "a commit cannot be merged");
-                self.drop_segments(stream, ids).await?;
-                self.complete(stream, ids, false).await
+                tracing::warn!(stream = %path, %refusal, "merge");
+                Ok(Merging::Impossible)
             }
-            Err(error) => Err(error.into()),
+            // A store closes the connection on a truncated source, as it does for want of time.
+            Err(error) => {
+                for source in merges.into_iter().flat_map(|(_, sources)| sources) {
+                    match self.store.segment_start(&source).await {
+                        Ok(0) | Err(ClientError::Refused(Refusal::NoSuchSegment { .. })) => {}
+                        Ok(_) => return Ok(Merging::Impossible),
+                        Err(_) => break,
+                    }
+                }
+                Err(error.into())
+            }
         }
     }
 

@@ -62,7 +62,11 @@ pub(crate) trait SegmentStore: Send + Sync + 'static {
     /// Length of a segment.
     fn segment_length(&self, segment: &str) -> impl Future<Output = Outcome<i64>> + Send;
 
-    /// Appends the sources to `target` in order and deletes them; missing ones count as merged.
+    /// First byte of a segment that is not truncated away.
+    fn segment_start(&self, segment: &str) -> impl Future<Output = Outcome<i64>> + Send;
+
+    /// Appends the sources to `target` in order and deletes them; missing ones count as merged. A
+    /// truncated one cannot be merged, which is answered like an absent store.
     fn merge(&self, target: &str, sources: &[String]) -> impl Future<Output = Outcome<()>> + Send;
 
     /// Creates a table; one that exists is a success.
@@ -211,6 +215,11 @@ impl SegmentStore for RemoteSegments {
     async fn segment_length(&self, segment: &str) -> Outcome<i64> {
         let ask = |store: Store| async move { store.segment_info(segment).await };
         self.repeat(segment, ask).await.map(|info| info.write_offset)
+    }
+
+    async fn segment_start(&self, segment: &str) -> Outcome<i64> {
+        let ask = |store: Store| async move { store.segment_info(segment).await };
+        self.repeat(segment, ask).await.map(|info| info.start_offset)
     }
 
     async fn merge(&self, target: &str, sources: &[String]) -> Outcome<()> {

@@ -323,3 +323,36 @@ async fn recovered_commits_keep_their_order() {
     let state = process.controller.transaction_state(&path(), id(2)).await.expect("no trouble");
     assert_eq!(state, Some(crate::transaction::TransactionState::Aborted));
 }
+
+/// Shows that a transaction whose segment somebody truncated does not hold up the commits of the
+/// stream for ever: it is given up and deleted, those with it and behind it are merged, once.
+#[tokio::test(start_paused = true)]
+async fn a_truncated_transaction_is_given_up_and_others_are_committed() {
+    use crate::transaction::TransactionState::{Aborted, Committed};
+    let contents: Arc<Mutex<Contents>> = Arc::default();
+    let process = live(&contents, 3).await;
+    for counter in 0..4 {
+        process.make(Step::CreateTransaction(counter)).await.expect("no trouble");
+        process.write_data(Step::CreateTransaction(counter));
+    }
+    let bad = path().transaction_segment(segment(1), id(1));
+    contents.lock().expect("nobody panics").segments.get_mut(&bad).expect("it was created").start =
+        1;
+    // The first merge fails; those that come meanwhile make one batch with it.
+    process.store.plan(2, Trouble::FailBefore);
+    for counter in [0, 1, 2, 3] {
+        process.make(Step::Commit(counter)).await.expect("no trouble");
+    }
+    process.settle().await;
+    for (counter, expected) in [(0, Committed), (1, Aborted), (2, Committed), (3, Committed)] {
+        let state = process.controller.transaction_state(&path(), id(counter)).await;
+        assert_eq!(state.expect("no trouble"), Some(expected), "transaction {counter}");
+    }
+    let (segments, _) = process.summary();
+    let data = segments.get(&path().segment(segment(1))).map(|it| it.data.clone());
+    let data = String::from_utf8(data.expect("it is there")).expect("text");
+    for (mark, times) in [("[0]", 1), ("[1]", 0), ("[2]", 1), ("[3]", 1)] {
+        assert_eq!(data.matches(mark).count(), times, "{mark} in {data}");
+    }
+    assert!(!segments.contains_key(&bad), "its segments are deleted");
+}

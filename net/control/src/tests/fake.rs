@@ -188,6 +188,14 @@ impl SegmentStore for Fake {
         .await
     }
 
+    async fn segment_start(&self, segment: &str) -> Outcome<i64> {
+        self.run(|contents| match contents.segments.get(segment) {
+            Some(found) => Ok(found.start),
+            None => missing(segment),
+        })
+        .await
+    }
+
     async fn merge(&self, target: &str, sources: &[String]) -> Outcome<()> {
         self.run(|contents| {
             match contents.segments.get(target) {
@@ -197,13 +205,20 @@ impl SegmentStore for Fake {
                 }
                 Some(_) => {}
             }
+            let mut outcome = Ok(());
             for source in sources {
+                if let Some(truncated) = contents.segments.get_mut(source).filter(|it| it.start > 0)
+                {
+                    truncated.is_sealed = true;
+                    outcome = Err(ClientError::Unavailable("closed".to_owned()));
+                    continue;
+                }
                 let data = contents.segments.remove(source).unwrap_or_default().data;
                 if let Some(target) = contents.segments.get_mut(target) {
                     target.data.extend(data);
                 }
             }
-            Ok(())
+            outcome
         })
         .await
     }
