@@ -1,14 +1,15 @@
 //! Every fault of a world passes here: it gets a number, a time and a count, or is held back.
 //!
 //! The part that would fail draws its own chance and asks [`Faults::strike`] with the outcome. Only
-//! draws that came true are numbered, from 0 in the order in which they came. A [`Mask`] holds
-//! back faults by number or kind *after* the draw, so that a run without a fault differs from the
-//! run with it by as little as can be. That is what makes a list of faults minimal.
+//! draws that came true are numbered, each kind from 0 in the order in which they came. A [`Mask`]
+//! holds back faults by number or kind *after* the draw, so that a run without a fault differs from
+//! the run with it by as little as can be: `minimal.rs` lives on that.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::rc::Rc;
+use std::str::FromStr;
 
 use crate::clock::{Clock, MILLISECOND};
 use crate::trace::{Trace, trace};
@@ -90,33 +91,57 @@ impl FaultKind {
     }
 }
 
+/// One fault of a world, written `Kind:number`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FaultId {
+    /// What it is.
+    pub kind: FaultKind,
+    /// Its place among all of its kind that were drawn, the masked ones included.
+    pub number: u64,
+}
+
+impl fmt::Display for FaultId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:?}:{}", self.kind, self.number)
+    }
+}
+
+impl FromStr for FaultId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, number) = text.split_once(':').ok_or("expected Kind:number")?;
+        let kind = FaultKind::named(kind).ok_or_else(|| format!("no kind {kind}"))?;
+        let number = number.parse().map_err(|error| format!("{number}: {error}"))?;
+        Ok(Self { kind, number })
+    }
+}
+
 /// Which faults are held back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mask {
-    /// Numbers that do not strike.
-    pub without: BTreeSet<u64>,
+    /// Faults that do not strike.
+    pub without: BTreeSet<FaultId>,
     /// Kinds that do not strike.
     pub without_kinds: BTreeSet<FaultKind>,
-    /// If given, nothing strikes but these numbers.
-    pub only: Option<BTreeSet<u64>>,
+    /// If given, nothing strikes but these.
+    pub only: Option<BTreeSet<FaultId>>,
 }
 
 impl Mask {
     /// Whether a fault is held back.
-    fn holds_back(&self, number: u64, kind: FaultKind) -> bool {
-        self.without.contains(&number)
-            || self.without_kinds.contains(&kind)
-            || self.only.as_ref().is_some_and(|only| !only.contains(&number))
+    fn holds_back(&self, id: FaultId) -> bool {
+        self.without.contains(&id)
+            || self.without_kinds.contains(&id.kind)
+            || self.only.as_ref().is_some_and(|only| !only.contains(&id))
     }
 }
 
 /// A fault that struck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Its place among all that were drawn, the masked ones included.
-    pub number: u64,
-    /// What it was.
-    pub kind: FaultKind,
+    /// Which it was.
+    pub id: FaultId,
     /// When, in nanoseconds of virtual time.
     pub nanos: u64,
 }
@@ -124,14 +149,14 @@ pub struct Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (whole, part) = (self.nanos / MILLISECOND, self.nanos % MILLISECOND);
-        write!(formatter, "#{} at {whole}.{part:06} ms: {:?}", self.number, self.kind)
+        write!(formatter, "{whole:>6}.{part:06} ms {}", self.id)
     }
 }
 
 #[derive(Debug, Default)]
 struct State {
     mask: Mask,
-    drawn: u64,
+    drawn: BTreeMap<FaultKind, u64>,
     struck: Vec<Fault>,
     has_ended: bool,
 }
@@ -160,14 +185,15 @@ impl Faults {
         if state.has_ended {
             return false;
         }
-        let number = state.drawn;
-        state.drawn += 1;
-        if state.mask.holds_back(number, kind) {
+        let drawn = state.drawn.entry(kind).or_default();
+        let id = FaultId { kind, number: *drawn };
+        *drawn += 1;
+        if state.mask.holds_back(id) {
             return false;
         }
-        state.struck.push(Fault { number, kind, nanos: self.clock.nanos() });
+        state.struck.push(Fault { id, nanos: self.clock.nanos() });
         self.trace.count(kind.name());
-        trace!(self.trace, "fault #{number} {kind:?}");
+        trace!(self.trace, "fault {id}");
         true
     }
 
@@ -186,31 +212,32 @@ impl Faults {
 mod tests {
     use super::*;
 
-    fn faults(mask: Mask) -> Faults {
+    fn struck(mask: Mask) -> Vec<String> {
         let clock = Clock::default();
-        Faults::new(mask, clock.clone(), Trace::new(clock, false))
+        let faults = Faults::new(mask, clock.clone(), Trace::new(clock, false));
+        faults.strike(FaultKind::LinkReset, true);
+        faults.strike(FaultKind::LinkReset, false);
+        faults.strike(FaultKind::Rot, true);
+        faults.strike(FaultKind::LinkReset, true);
+        faults.end();
+        faults.strike(FaultKind::Rot, true);
+        faults.struck().iter().map(|fault| fault.id.to_string()).collect()
     }
 
-    fn numbers(faults: &Faults) -> Vec<u64> {
-        faults.struck().iter().map(|fault| fault.number).collect()
+    fn id(text: &str) -> FaultId {
+        text.parse().expect("a fault is written so")
     }
 
-    /// A fault that is held back keeps its number, so that the others keep theirs.
+    /// A fault that is held back keeps its number, so that the others keep theirs; after the end
+    /// nothing strikes.
     #[test]
     fn masked_faults_keep_their_numbers() {
-        let draw = |faults: &Faults| {
-            faults.strike(FaultKind::LinkReset, true);
-            faults.strike(FaultKind::LinkReset, false);
-            faults.strike(FaultKind::Rot, true);
-            faults.strike(FaultKind::LinkReset, true);
-            numbers(faults)
-        };
-        assert_eq!(draw(&faults(Mask::default())), [0, 1, 2]);
-        let without = Mask { without: [1].into(), ..Mask::default() };
-        assert_eq!(draw(&faults(without)), [0, 2]);
+        assert_eq!(struck(Mask::default()), ["LinkReset:0", "Rot:0", "LinkReset:1"]);
+        let without = Mask { without: [id("LinkReset:0")].into(), ..Mask::default() };
+        assert_eq!(struck(without), ["Rot:0", "LinkReset:1"]);
         let kinds = Mask { without_kinds: [FaultKind::LinkReset].into(), ..Mask::default() };
-        assert_eq!(draw(&faults(kinds)), [1]);
-        let only = Mask { only: Some([2].into()), ..Mask::default() };
-        assert_eq!(draw(&faults(only)), [2]);
+        assert_eq!(struck(kinds), ["Rot:0"]);
+        let only = Mask { only: Some([id("LinkReset:1")].into()), ..Mask::default() };
+        assert_eq!(struck(only), ["LinkReset:1"]);
     }
 }

@@ -15,6 +15,7 @@ mod faults;
 mod image;
 mod life;
 mod link;
+mod minimal;
 mod model;
 mod options;
 mod payload;
@@ -30,7 +31,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub use faults::{Fault, FaultKind, Mask};
+pub use faults::{Fault, FaultId, FaultKind, Mask};
+pub use minimal::minimal;
 pub use options::Canary;
 
 use crate::clock::Clock;
@@ -50,6 +52,8 @@ pub struct Run {
     pub rots: bool,
     /// Faults that are held back.
     pub mask: Mask,
+    /// At most so many operations.
+    pub operations_max: Option<u64>,
     /// Print every line of the trace as it is written.
     pub is_verbose: bool,
 }
@@ -67,48 +71,76 @@ pub struct Verdict {
     pub counts: BTreeMap<&'static str, u64>,
     /// The faults that struck, in order.
     pub faults: Vec<Fault>,
+    /// Operations that clients were free to begin.
+    pub operations: u64,
     /// The options, for people.
     pub options: String,
-    /// The last lines of the trace, oldest first.
+    /// The last lines of the trace, oldest first, if an invariant did not hold.
     pub last_lines: Vec<String>,
+}
+
+/// A seed in its run.
+#[derive(Clone)]
+struct Running {
+    seed: u64,
+    operations: u64,
+    options: String,
+    clock: Clock,
+    trace: Trace,
+    faults: Faults,
+}
+
+impl Running {
+    fn verdict(&self) -> Verdict {
+        let violation = self.trace.violated();
+        let last_lines = if violation.is_some() { self.trace.last_lines() } else { Vec::new() };
+        Verdict {
+            seed: self.seed,
+            violation,
+            hash: self.trace.hash(),
+            counts: self.trace.counts(),
+            faults: self.faults.struck(),
+            operations: self.operations,
+            options: self.options.clone(),
+            last_lines,
+        }
+    }
 }
 
 thread_local! {
     static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
-    static RUNNING: RefCell<Option<(u64, String, Trace)>> = const { RefCell::new(None) };
+    static RUNNING: RefCell<Option<Running>> = const { RefCell::new(None) };
 }
 
 /// Runs one seed.
 pub fn run(seed: u64, run: &Run) -> Verdict {
     let rng = Rng::new(seed);
-    let options = Options::draw(&mut rng.split(0), run.canary, run.rots);
+    let mut options = Options::draw(&mut rng.split(0), run.canary, run.rots);
+    options.operations = options.operations.min(run.operations_max.unwrap_or(u64::MAX));
     #[cfg(feature = "canary")]
     thalweg_core::canary::forget_event_numbers(
         run.canary == Some(Canary::ForgetEventNumberOverRestart),
     );
     let clock = Clock::default();
     let trace = Trace::new(clock.clone(), run.is_verbose);
-    let text = options.to_string();
-    RUNNING.set(Some((seed, text.clone(), trace.clone())));
     let faults = Faults::new(run.mask.clone(), clock.clone(), trace.clone());
-    let world = || {
-        World::new(options, &rng, trace.clone(), clock.clone(), faults.clone()).run();
+    let running = Running {
+        seed,
+        operations: options.operations,
+        options: options.to_string(),
+        clock: clock.clone(),
+        trace: trace.clone(),
+        faults: faults.clone(),
     };
+    RUNNING.set(Some(running.clone()));
+    let world = || World::new(options, &rng, trace.clone(), clock.clone(), faults).run();
     // Where panics abort, the hook of the program reports instead.
     if catch_unwind(AssertUnwindSafe(world)).is_err() {
         trace.violation("panic", format_args!("{}", PANIC.take()));
     }
     RUNNING.set(None);
-    trace.add("virtual milliseconds", clock.nanos() / clock::MILLISECOND);
-    Verdict {
-        seed,
-        violation: trace.violated(),
-        hash: trace.hash(),
-        counts: trace.counts(),
-        faults: faults.struck(),
-        options: text,
-        last_lines: trace.last_lines(),
-    }
+    trace.add("virtual milliseconds", running.clock.nanos() / clock::MILLISECOND);
+    running.verdict()
 }
 
 /// Keeps the text of a panic for the verdict of the seed that this thread is running; says whether
@@ -118,9 +150,9 @@ pub fn note_panic(text: String) -> bool {
     RUNNING.with_borrow(Option::is_some)
 }
 
-/// The seed that this thread is running, its options and its last lines: for a panic's report.
-pub fn running() -> Option<(u64, String, Vec<String>)> {
-    RUNNING.with_borrow(|running| {
-        running.as_ref().map(|(seed, options, trace)| (*seed, options.clone(), trace.last_lines()))
-    })
+/// The seed that this thread is running, with `panic` as its violation: for where panics abort.
+pub fn verdict_of_panic(panic: &str) -> Option<Verdict> {
+    let running = RUNNING.take()?;
+    running.trace.violation("panic", format_args!("{panic}"));
+    Some(running.verdict())
 }
