@@ -101,6 +101,13 @@ impl CheckpointState {
         }
     }
 
+    /// The container is damaged: a recovery must begin no later than the one that found this out.
+    pub(crate) fn hold(&mut self, visited_from: Option<JournalAddress>) {
+        let own = self.replay_position();
+        let held = visited_from.map(|from| own.map_or(from, |own| own.min(from)));
+        self.replay_from = held.map_or(self.replay_from, ReplayFrom::At);
+    }
+
     /// Makes a snapshot due if it would let go of a file older than `newest`.
     pub(crate) fn hasten(&mut self, newest: FileId) {
         self.is_hastened = self.replay_position().is_some_and(|position| position.file() < newest);

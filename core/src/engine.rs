@@ -32,6 +32,8 @@ pub struct Engine {
     containers: Vec<Container>,
     shared: Shared,
     newest_file: FileId,
+    /// A damaged container may have bytes in any file.
+    keeps_all_files: bool,
     /// Until [`open`](Self::open).
     recovery: Option<Recovery>,
 }
@@ -62,7 +64,14 @@ impl Engine {
         let containers: Vec<Container> =
             named.map(|(number, id)| Container::new(*id, number)).collect();
         let recovery = Some(Recovery::new(containers.len()));
-        Self { shard, containers, shared, newest_file: FileId::default(), recovery }
+        Self {
+            shard,
+            containers,
+            shared,
+            newest_file: FileId::default(),
+            keeps_all_files: false,
+            recovery,
+        }
     }
 
     /// First pass of recovery: what [`Journal::recover`](crate::env::journal::Journal::recover)
@@ -115,12 +124,13 @@ impl Engine {
     pub fn open(&mut self, opened: Opened, now: Now, effects: &mut Vec<Effect>) {
         let mut recovery = self.recovery.take().expect("an engine is opened once");
         recovery.end_first_pass(&mut self.containers, &mut self.shared);
-        recovery.end(&mut self.containers);
+        self.keeps_all_files = !recovery.end(&mut self.containers);
         self.shared.log.start(opened.next_frame);
         for container in &mut self.containers {
             container.settle(&mut self.shared);
             container.epoch = opened.epoch;
             if let ContainerState::Damaged(fault) = &container.state {
+                container.checkpoint.hold(opened.visited_from);
                 effects.push(Effect::Halt { container: container.id, fault: fault.clone() });
             } else {
                 container.delete_transients(&mut self.shared, now);
@@ -308,9 +318,9 @@ impl Engine {
     }
 
     /// Whether a segment has bytes in this journal file; also one that is truncated or deleted,
-    /// until that is durable.
+    /// until that is durable. Every file counts while it is not known what a damaged container has.
     pub fn is_referenced(&self, file: FileId) -> bool {
-        self.shared.files.contains(file)
+        self.keeps_all_files || self.shared.files.contains(file)
     }
 
     /// The shard that this engine belongs to.

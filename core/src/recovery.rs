@@ -205,8 +205,10 @@ impl Recovery {
         }
     }
 
-    /// After the last frame: what is wrong with each container, if anything.
-    pub(crate) fn end(self, containers: &mut [Container]) {
+    /// After the last frame: what is wrong with each container, if anything. Gives whether it is
+    /// known which files hold bytes of each.
+    pub(crate) fn end(self, containers: &mut [Container]) -> bool {
+        let mut knows_files = true;
         for (container, found) in containers.iter_mut().zip(self.found) {
             let covered_from = found.newest.as_ref().map(|newest| newest.replay_from);
             let lost = self.damages.iter().find(|damage| {
@@ -216,9 +218,12 @@ impl Recovery {
                     damage.before.zip(covered_from).is_some_and(|(before, from)| from >= before);
                 is_named && !is_covered
             });
+            let is_restored = found.newest.is_some() && found.fault.is_none();
             let fault = lost.map(|damage| damage.fault.clone()).or(found.fault);
+            knows_files &= is_restored || fault.is_none();
             container.state = fault.map_or(ContainerState::Serving, ContainerState::Damaged);
         }
+        knows_files
     }
 }
 

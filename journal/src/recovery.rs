@@ -78,7 +78,12 @@ impl<D: Device> Journal<D> {
         self.state = State::Open;
         let writer = self.writer.as_ref().expect("an open journal has a writer");
         self.recovered_end = writer.next_sequence();
-        Ok(Opened { epoch, next_frame: writer.next_frame(), tail_cut_bytes: end.tail_bytes })
+        Ok(Opened {
+            epoch,
+            next_frame: writer.next_frame(),
+            visited_from: replay_of(&files, &end),
+            tail_cut_bytes: end.tail_bytes,
+        })
     }
 
     pub(crate) fn replay_journal(
@@ -365,7 +370,7 @@ impl<D: Device> Journal<D> {
         epoch: ContainerEpoch,
     ) -> Result<(), Fault> {
         self.epoch = Some(epoch);
-        let chain = chain_end(end);
+        let chain = chain_end(files, end);
         if let Some(file) = files.get(end.at.file)
             && end.next.is_some()
             && !end.needs_new_file
@@ -469,7 +474,7 @@ impl<D: Device> Journal<D> {
 }
 
 /// What the writer needs to know of the chain's end.
-fn chain_end(end: &End) -> ChainEnd {
+fn chain_end(files: &[Surveyed], end: &End) -> ChainEnd {
     let next = end.next.unwrap_or(Sequence(1));
     let last = end.last.as_ref().filter(|last| last.sequence.next() == next);
     // A record that cannot be read may have held anybody's operations.
@@ -479,8 +484,16 @@ fn chain_end(end: &End) -> ChainEnd {
         last_frame: end.last_frame,
         checksum: end.checksum.unwrap_or(Checksum(0)),
         containers: last.map_or(unknown, |last| last.containers),
-        replay: end.last.map(|last| last.replay_address()),
+        replay: replay_of(files, end),
     }
+}
+
+/// Where a recovery begins to visit frames. When something was acknowledged and no record of it is
+/// left, at the beginning, so that this is found again.
+fn replay_of(files: &[Surveyed], end: &End) -> Option<JournalAddress> {
+    let is_lost = end.watermark > Sequence(0);
+    let beginning = || files.first().map(|file| JournalAddress::new(file.id, 1, 1));
+    end.last.map(|last| last.replay_address()).or_else(|| beginning().filter(|_| is_lost))
 }
 
 /// The containers that a mask means; none when that is not known, which stands for all.

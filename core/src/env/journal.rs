@@ -66,6 +66,9 @@ pub struct Opened {
     pub epoch: ContainerEpoch,
     /// The number that the next submitted frame will have.
     pub next_frame: FrameNumber,
+    /// Where this recovery began to visit frames; `None` when there was none. A recovery that does
+    /// not begin later meets the same damage again.
+    pub visited_from: Option<JournalAddress>,
     /// Unacknowledged bytes that were cut from the tail.
     pub tail_cut_bytes: u64,
 }

@@ -163,7 +163,12 @@ impl Journal for MemoryJournal {
         let newest = self.frames.iter().rev().find(|(address, _)| !self.damaged.contains(address));
         let from = newest.map(|(&address, frame)| frame.replay_from.unwrap_or(address));
         self.visit(from, visit);
-        Ok(Opened { epoch: self.epoch, next_frame: self.next_number, tail_cut_bytes: 0 })
+        Ok(Opened {
+            epoch: self.epoch,
+            next_frame: self.next_number,
+            visited_from: from.or(self.frames.keys().next().copied()),
+            tail_cut_bytes: 0,
+        })
     }
 
     fn replay(

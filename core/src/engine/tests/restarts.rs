@@ -80,6 +80,31 @@ fn damage_stops_only_the_container_it_hit() {
     assert!(reply(&rig.turn()).is_ok());
 }
 
+/// Shows that a container whose only frame is damaged stays refused, however far the others go on
+/// and however often the shard starts.
+#[test]
+fn damage_is_not_forgotten() {
+    let mut rig = Rig::new(tiny());
+    let token = Token { shard: ShardId(0), connection: ConnectionId(1), request: 0 };
+    rig.engine.request(rig.now, ContainerId(0), token, create("lost"), &mut rig.effects);
+    rig.turn();
+    let lost = rig.journal.addresses()[0];
+    rig.create("s");
+    rig.set_up(1, 1, 7, "s");
+    rig.journal.damage(lost);
+    for round in 0..4 {
+        rig = rig.restart(0);
+        let halted = std::mem::take(&mut rig.effects);
+        assert!(
+            matches!(&halted[..], [Effect::Halt { container: ContainerId(0), .. }]),
+            "round {round}: {halted:?}"
+        );
+        assert!(rig.engine.is_referenced(FileId(77)), "nobody knows what the container had");
+        rig.set_up(1, 1, 7, "s");
+        grow(&mut rig, 1, round * 20, 20);
+    }
+}
+
 /// Shows that damage before a complete checkpoint is harmless to a container that needs nothing of
 /// it.
 #[test]
