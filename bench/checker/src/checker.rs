@@ -279,13 +279,13 @@ impl Checker {
                 hold!(*count > 0, "history", "an append of no events");
                 let numbers = (*first, first + i64::from(*count) - 1);
                 state.length = None;
-                state.writer(*writer)?.sends((id, session), numbers, None, since);
+                state.writer(*writer)?.sends((id, session), numbers, None, since)?;
             }
             Operation::ConditionalAppend { writer, number, expected, bytes, .. } => {
                 let append = LengthOperation::Append { expected: *expected, bytes: *bytes };
                 state.length_asked(id, append);
                 let numbers = (*number, *number);
-                state.writer(*writer)?.sends((id, session), numbers, Some(*expected), since);
+                state.writer(*writer)?.sends((id, session), numbers, Some(*expected), since)?;
             }
             Operation::Info { .. } => {
                 state.length_asked(id, LengthOperation::Measure);
@@ -344,7 +344,7 @@ impl Checker {
         }
         match (&open.operation, outcome) {
             (Operation::Seal { .. }, Outcome::Done) => state.sealed(),
-            (Operation::Truncate { offset, .. }, Outcome::Done) => state.starts_at(*offset),
+            (Operation::Truncate { offset, .. }, Outcome::Done) => state.starts_at(*offset, ends),
             (Operation::SetUp { writer, .. }, Outcome::SetUp { last }) => {
                 state.set_up(*writer, open.session, last, &before, open.since)
             }
@@ -354,7 +354,12 @@ impl Checker {
             ) => self.appended(id, open, &before, length, previous),
             (Operation::Read { offset, .. }, Outcome::Read { data, ends: has_end, tail }) => {
                 let shape = (has_end, tail);
+                let events = match &data {
+                    Data::Runs(runs) => runs.iter().map(|run| u64::from(run.count)).sum(),
+                    _ => 0,
+                };
                 state.read(&before, (*offset, data), shape, ends)?;
+                self.summary.read += events;
                 self.take_note(name)
             }
             (Operation::StorageRead { offset, .. }, Outcome::Read { data, .. }) => {
@@ -401,10 +406,10 @@ impl Checker {
             }
             (Operation::TableRemove { keys, .. }, Outcome::Done) => table.removed(now, id, keys),
             (Operation::TableRead { keys, .. }, Outcome::Entries { entries }) => {
-                table.read(id, keys, &entries)
+                table.read(now, id, keys, &entries)
             }
             (Operation::TableIterate { prefix, .. }, Outcome::Entries { entries }) => {
-                table.walked(open.since, prefix, &entries)
+                table.walked(id, open.since, prefix, &entries)
             }
             (operation, outcome) => {
                 breach!("history", "{operation:?} cannot end with {outcome:?}")
@@ -565,6 +570,7 @@ impl Checker {
             Refusal::Unavailable => return self.nothing_happened(id, open, refusal),
             _ => state.shows_itself(&before)?,
         }
+        let ends = self.ends;
         let state = self.segment(name);
         match (&open.operation, refusal) {
             (Operation::Read { offset, .. }, Refusal::Sealed) => state.ended_before(*offset)?,
@@ -572,7 +578,7 @@ impl Checker {
             (
                 Operation::Read { offset, .. } | Operation::Truncate { offset, .. },
                 Refusal::Truncated { start },
-            ) => state.starts_behind(*offset, start)?,
+            ) => state.starts_behind(*offset, start, ends)?,
             (_, Refusal::ConditionFailed) => return self.condition_failed(id, open),
             _ => {}
         }
@@ -582,6 +588,7 @@ impl Checker {
     fn condition_failed(&mut self, id: OperationId, open: &Open) -> Verdict {
         let Some(name) = open.operation.segment() else { return Ok(()) };
         self.summary.searched += 1;
+        let now = self.summary.records;
         let state = self.segment(name);
         match &open.operation {
             Operation::ConditionalAppend { writer, number, .. } => {
@@ -597,10 +604,10 @@ impl Checker {
                 self.attribute(id, open, AttributeOutcome::Refused)
             }
             Operation::TableUpdate { entries, .. } => {
-                state.table.refused(id, entries.iter().map(|entry| &entry.key))
+                state.table.refused(now, id, entries.iter().map(|entry| &entry.key))
             }
             Operation::TableRemove { keys, .. } => {
-                state.table.refused(id, keys.iter().map(|removal| &removal.key))
+                state.table.refused(now, id, keys.iter().map(|removal| &removal.key))
             }
             operation => breach!("history", "{operation:?} has no condition"),
         }
@@ -655,6 +662,7 @@ impl Checker {
 
     fn unknown(&mut self, id: OperationId, open: &Open) -> Verdict {
         self.summary.unknown += 1;
+        let now = self.summary.records;
         let (Some(name), Some(before)) = (open.operation.segment(), open.before) else {
             return Ok(());
         };
@@ -675,12 +683,12 @@ impl Checker {
                 state.attribute(*attribute).unknown(id);
             }
             Operation::TableUpdate { entries, .. } => {
-                state.table.unknown(id, entries.iter().map(|entry| &entry.key));
+                state.table.unknown(now, id, entries.iter().map(|entry| &entry.key));
             }
             Operation::TableRemove { keys, .. } => {
-                state.table.unknown(id, keys.iter().map(|removal| &removal.key));
+                state.table.unknown(now, id, keys.iter().map(|removal| &removal.key));
             }
-            Operation::TableRead { keys, .. } => state.table.unknown(id, keys.iter()),
+            Operation::TableRead { keys, .. } => state.table.unknown(now, id, keys.iter()),
             Operation::Info { .. } => state.length_unknown(id),
             _ => {}
         }
@@ -690,8 +698,10 @@ impl Checker {
     fn read_back(&mut self, name: &Segment, length: u64) -> Verdict {
         self.summary.read_back += 1;
         let ends = self.ends;
-        let state = self.segment(name);
-        state.read_back(length, ends)?;
+        let Some(state) = self.segments.get_mut(name) else {
+            breach!("history", "{name} was read back and nobody spoke of it");
+        };
+        state.read_back(length, &self.everybody, ends)?;
         if state.start_floor() > 0 {
             // What is not there may have been truncated.
             return Ok(());

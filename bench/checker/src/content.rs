@@ -19,6 +19,8 @@ use crate::record::{Data, Run};
 pub(crate) struct Placed {
     pub(crate) offset: u64,
     pub(crate) run: Run,
+    /// How often something before it was jumped over.
+    pub(crate) jumps: u32,
     /// How often the process had ended when it was read.
     pub(crate) ends: u32,
 }
@@ -51,7 +53,8 @@ pub(crate) struct Content {
     islands_made: u64,
     /// The frontier jumped over bytes that were truncated before anybody read them.
     is_adrift: bool,
-    pub(crate) has_jumped: bool,
+    /// How often it jumped.
+    jumps: u32,
     /// Runs that became known and were not taken yet.
     fresh: Vec<Placed>,
 }
@@ -72,6 +75,11 @@ impl Content {
         self.loose.len()
     }
 
+    /// How often some part that was truncated unread was jumped over.
+    pub(crate) fn jumps(&self) -> u32 {
+        self.jumps
+    }
+
     /// Takes what became known, in order.
     pub(crate) fn take_fresh(&mut self, into: &mut Vec<Placed>) {
         into.append(&mut self.fresh);
@@ -83,11 +91,6 @@ impl Content {
         self.known.get(at).filter(|placed| placed.offset <= offset)
     }
 
-    /// Whether anything known lies at or below the offset.
-    pub(crate) fn reaches_back_to(&self, offset: u64) -> bool {
-        self.known.front().is_some_and(|placed| placed.offset <= offset)
-    }
-
     /// Whether this event is known to be stored before this place.
     pub(crate) fn holds_before(&self, writer: Writer, number: i64, offset: u64) -> bool {
         self.known.iter().take_while(|placed| placed.offset < offset).any(|placed| {
@@ -96,37 +99,63 @@ impl Content {
         })
     }
 
-    /// The segment starts here; what lies before may be forgotten.
-    pub(crate) fn starts_at(&mut self, start: u64) {
+    /// The segment starts here: what was never read before it is jumped over.
+    pub(crate) fn jump_to(&mut self, start: u64, ends: u32) -> Verdict {
+        while start > self.seen() {
+            self.jumps += 1;
+            self.loose.clear();
+            let island = self.islands.keys().next().map(|(offset, _)| *offset);
+            match island.filter(|offset| *offset < start) {
+                Some(offset) => {
+                    self.frontier = offset;
+                    self.is_adrift = false;
+                    self.join_islands(ends)?;
+                }
+                None => {
+                    self.frontier = start;
+                    self.is_adrift = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All was read from the start on, which may have been inside an event: what follows is what was
+    /// read first.
+    pub(crate) fn come_ashore(&mut self, ends: u32) -> Verdict {
+        let island = self.islands.keys().next().map(|(offset, _)| *offset);
+        if let (true, Some(offset)) = (self.is_adrift, island) {
+            self.frontier = offset;
+            self.is_adrift = false;
+            self.join_islands(ends)?;
+        }
+        Ok(())
+    }
+
+    /// What lies before this place need not be known any more.
+    pub(crate) fn forget_before(&mut self, start: u64) {
         while self.known.front().is_some_and(|placed| placed.end() <= start) {
             self.known.pop_front();
-        }
-        if start > self.seen() {
-            self.frontier = start;
-            self.loose.clear();
-            self.is_adrift = true;
-            self.has_jumped = true;
-            self.islands.retain(|(offset, _), _| *offset >= start);
         }
     }
 
     /// Something was read.
     pub(crate) fn read(&mut self, offset: u64, data: Data, ends: u32) -> Verdict {
-        if self.is_adrift
-            && offset >= self.frontier
-            && matches!(&data, Data::Runs(runs) if !runs.is_empty())
-        {
-            self.frontier = offset;
-            self.is_adrift = false;
-        }
-        if offset > self.seen() || (self.is_adrift && offset >= self.frontier) {
-            if !self.is_adrift {
-                self.islands_made += 1;
-                self.islands.insert((offset, self.islands_made), data);
-            }
+        if self.is_adrift && offset >= self.frontier && matches!(data, Data::Bytes(_)) {
+            // Nobody knows where an event begins.
             return Ok(());
         }
+        if offset > self.seen() {
+            self.islands_made += 1;
+            self.islands.insert((offset, self.islands_made), data);
+            return Ok(());
+        }
+        self.is_adrift &= offset < self.frontier;
         self.join(offset, data, ends)?;
+        self.join_islands(ends)
+    }
+
+    fn join_islands(&mut self, ends: u32) -> Verdict {
         while let Some((key, _)) = self.islands.first_key_value() {
             let (offset, number) = *key;
             if offset > self.seen() {
@@ -144,7 +173,7 @@ impl Content {
             Data::Runs(runs) => {
                 let mut offset = offset;
                 for run in runs {
-                    self.join_run(Placed { offset, run, ends })?;
+                    self.join_run(Placed { offset, run, jumps: self.jumps, ends })?;
                     offset += run.all_bytes();
                 }
                 Ok(())
@@ -181,7 +210,7 @@ impl Content {
                 count: run.count - skipped as u32,
                 ..run
             },
-            ends: placed.ends,
+            ..placed
         };
         self.compare_loose(&new)?;
         self.frontier = new.end();
@@ -302,7 +331,7 @@ impl Content {
         };
         let _ = self.loose.split_to(used);
         for run in runs {
-            let placed = Placed { offset: self.frontier, run, ends };
+            let placed = Placed { offset: self.frontier, run, jumps: self.jumps, ends };
             self.frontier = placed.end();
             self.known.push_back(placed);
             self.fresh.push(placed);

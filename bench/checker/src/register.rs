@@ -153,8 +153,10 @@ impl KeyState {
         match (condition, self) {
             (KeyCondition::Always, _) | (_, Self::Anything) => true,
             (KeyCondition::Absent, state) => state == Self::Absent,
-            (KeyCondition::Version(expected), Self::Present(_, version)) => {
-                version == Version::Told(expected)
+            // A version that was not told here may have been told by a walk.
+            (KeyCondition::Version(_), Self::Present(_, Version::Of(_))) => true,
+            (KeyCondition::Version(expected), Self::Present(_, Version::Told(version))) => {
+                version == expected
             }
             (KeyCondition::Version(_), Self::Absent) => false,
         }
@@ -215,6 +217,7 @@ impl Object for KeyObject {
                 let is_refusable = match (condition, state) {
                     (KeyCondition::Always, _) => false,
                     (_, KeyState::Anything) => true,
+                    (KeyCondition::Version(_), KeyState::Present(_, Version::Of(_))) => true,
                     _ => !state.allows(*condition),
                 };
                 (is_refused && is_refusable).then_some(*state)
@@ -247,6 +250,15 @@ impl Object for KeyObject {
                 // A version is told after it was given out, and given out once.
                 KeyCondition::Version(_) => false,
             },
+        }
+    }
+
+    fn may_have_enabled(change: &KeyOperation, other: &KeyOperation) -> bool {
+        let is_put = matches!(change, KeyOperation::Put(..));
+        match other {
+            KeyOperation::Put(KeyCondition::Version(_), _)
+            | KeyOperation::Remove(KeyCondition::Version(_)) => is_put,
+            _ => Self::enables(change, other),
         }
     }
 }

@@ -55,14 +55,22 @@ pub(crate) trait Object {
         state: &Self::State,
     ) -> Option<Self::State>;
 
-    /// Whether `change` can lead to a state in which `other` can happen.
+    /// Whether `change` can lead to a state in which `other` can happen, `other` being older.
     fn enables(change: &Self::Operation, other: &Self::Operation) -> bool;
+
+    /// The same when `change` is older than `other`, so that whoever asked for `other` may have known
+    /// what came of it.
+    fn may_have_enabled(change: &Self::Operation, other: &Self::Operation) -> bool {
+        Self::enables(change, other)
+    }
 }
 
 #[derive(Debug)]
 struct Open<O> {
     id: OperationId,
     operation: O,
+    /// Counts invocations.
+    serial: u64,
     /// Bit in the sets of used changes; reads have none.
     bit: u64,
     /// Its outcome will not be told.
@@ -88,6 +96,8 @@ pub(crate) struct Search<O: Object> {
     aside: Vec<Open<O::Operation>>,
     /// When not empty, nothing is judged until all of these have ended.
     forsaken: Vec<(OperationId, bool)>,
+    /// Invocations so far.
+    invoked: u64,
     /// How often it gave up.
     pub(crate) given_up: u64,
 }
@@ -104,6 +114,7 @@ impl<O: Object> Search<O> {
             open: Vec::new(),
             aside: Vec::new(),
             forsaken: Vec::new(),
+            invoked: 0,
             given_up: 0,
         }
     }
@@ -114,6 +125,7 @@ impl<O: Object> Search<O> {
             self.forsaken.push((id, false));
             return;
         }
+        self.invoked += 1;
         let is_change = O::is_change(&operation);
         if is_change {
             let mut revived = Vec::new();
@@ -134,6 +146,7 @@ impl<O: Object> Search<O> {
         self.open.push(Open {
             id,
             operation,
+            serial: self.invoked,
             bit,
             is_unknown: false,
             is_doomed: false,
@@ -342,12 +355,20 @@ impl<O: Object> Search<O> {
         loop {
             let mut found = false;
             for at in 0..self.open.len() {
+                let own = &self.open[at];
+                let enables = |other: &Open<O::Operation>| {
+                    if other.serial < own.serial {
+                        O::may_have_enabled(&other.operation, &own.operation)
+                    } else {
+                        O::enables(&other.operation, &own.operation)
+                    }
+                };
                 let enabled = !live[at]
-                    && self.open.iter().zip(&live).any(|(other, is_live)| {
-                        *is_live
-                            && other.bit != 0
-                            && O::enables(&other.operation, &self.open[at].operation)
-                    });
+                    && self
+                        .open
+                        .iter()
+                        .zip(&live)
+                        .any(|(other, is_live)| *is_live && other.bit != 0 && enables(other));
                 live[at] |= enabled;
                 found |= enabled;
             }

@@ -37,6 +37,8 @@ pub(crate) struct Before {
     pub(crate) is_sealed: bool,
     /// The writer's highest number that is certainly stored.
     pub(crate) stored: Option<i64>,
+    /// The writer's highest number that was sent.
+    pub(crate) submitted: Option<i64>,
     /// The table's highest version.
     pub(crate) version_floor: Option<i64>,
 }
@@ -153,6 +155,7 @@ impl SegmentState {
     }
 
     pub(crate) fn before(&self, writer: Option<Writer>) -> Before {
+        let writer = writer.and_then(|writer| self.writers.get(&writer));
         Before {
             life: self.life,
             existence: self.existence,
@@ -160,9 +163,8 @@ impl SegmentState {
             read: self.read.length,
             start: self.start,
             is_sealed: self.is_sealed,
-            stored: writer
-                .and_then(|writer| self.writers.get(&writer))
-                .and_then(WriterState::stored),
+            stored: writer.and_then(WriterState::stored),
+            submitted: writer.and_then(WriterState::submitted),
             version_floor: self.table.version_floor(),
         }
     }
@@ -219,7 +221,7 @@ impl SegmentState {
         since: u64,
     ) -> Verdict {
         let earlier = self.earlier.get(&writer).copied();
-        self.writer(writer)?.set_up(session, last, before.stored, since, earlier)
+        self.writer(writer)?.set_up(session, last, before, since, earlier)
     }
 
     /// Something about the segment was told, so it exists.
@@ -313,6 +315,9 @@ impl SegmentState {
         if self.content.frontier() >= length {
             self.check_block(&block, length)?;
         } else {
+            let found = self.writers.get(&block.writer).and_then(WriterState::found);
+            let is_new = found < Some(block.last);
+            hold!(is_new, "S1", "{block:?} was read before {length}, where it is said to end");
             self.blocks.insert(length, block);
         }
         self.is_told(length, ends)
@@ -320,9 +325,6 @@ impl SegmentState {
 
     /// A block lies where it was acknowledged.
     fn check_block(&self, block: &Block, end: u64) -> Verdict {
-        if !self.content.reaches_back_to(block.start) {
-            return Ok(());
-        }
         let boundary = |at: u64, offset: u64| {
             let placed = self.content.at(at)?;
             let distance = offset - placed.offset;
@@ -330,8 +332,11 @@ impl SegmentState {
             let number = placed.run.first + (distance / bytes) as i64;
             Some((placed.run.writer, number, distance.is_multiple_of(bytes)))
         };
-        let starts = boundary(block.start, block.start) == Some((block.writer, block.first, true));
-        let ends = boundary(end - 1, end) == Some((block.writer, block.last + 1, true));
+        // What is not known before the frontier was truncated.
+        let starts = boundary(block.start, block.start)
+            .is_none_or(|found| found == (block.writer, block.first, true));
+        let ends = boundary(end - 1, end)
+            .is_none_or(|found| found == (block.writer, block.last + 1, true));
         let kind = if block.is_conditional { "S11" } else { "S1" };
         hold!(
             starts && ends,
@@ -378,7 +383,7 @@ impl SegmentState {
         self.check_length(before, length, ends)?;
         hold!(start >= before.start, "S14", "start {start} after {} was certain", before.start);
         hold!(is_sealed || !before.is_sealed, "S13", "it is not sealed any more");
-        self.starts_at(start)?;
+        self.starts_at(start, ends)?;
         self.is_told(length, ends)?;
         if is_sealed {
             self.sealed()?;
@@ -422,21 +427,23 @@ impl SegmentState {
     }
 
     /// It starts at this offset or later.
-    pub(crate) fn starts_at(&mut self, start: u64) -> Verdict {
+    pub(crate) fn starts_at(&mut self, start: u64, ends: u32) -> Verdict {
         let is_asked = start <= self.start_ceiling;
         hold!(is_asked, "S14", "it starts at {start}, and nobody asked for that");
         if start > self.start {
             self.start = start;
-            self.content.starts_at(start);
+            self.content.jump_to(start, ends)?;
+            self.check_blocks()?;
+            self.content.forget_before(start);
             self.blocks = self.blocks.split_off(&(start + 1));
         }
         Ok(())
     }
 
     /// It was told that it starts behind this offset.
-    pub(crate) fn starts_behind(&mut self, offset: u64, start: u64) -> Verdict {
+    pub(crate) fn starts_behind(&mut self, offset: u64, start: u64, ends: u32) -> Verdict {
         hold!(offset < start, "S14", "{offset} is said to lie before the start, {start}");
-        self.starts_at(start)
+        self.starts_at(start, ends)
     }
 
     /// A read was answered.
@@ -483,6 +490,11 @@ impl SegmentState {
         }
         fresh.clear();
         self.fresh = fresh;
+        self.check_blocks()
+    }
+
+    /// Acknowledged blocks lie where they were acknowledged, as far as that is known by now.
+    fn check_blocks(&mut self) -> Verdict {
         while let Some(entry) = self.blocks.first_entry() {
             if *entry.key() > self.content.frontier() {
                 break;
@@ -500,16 +512,13 @@ impl SegmentState {
             hold!(fits, "S15", "{first} of {writer:?} lies at {at}, inside transaction {open:?}");
         }
         let earlier = self.earlier.get(&writer).copied();
-        let has_jumped = self.content.has_jumped;
         let content = &self.content;
         let Some(state) = self.writers.get_mut(&writer) else {
             let is_known = earlier.is_some() || everybody.contains(&writer);
             let kind = if is_known { "S22" } else { "S2" };
             breach!(kind, "{first} of {writer:?} lies at {at}, and it never wrote here");
         };
-        state.finds(placed, has_jumped, earlier, |number| {
-            content.holds_before(writer, number, at)
-        })?;
+        state.finds(placed, earlier, |number| content.holds_before(writer, number, at))?;
         self.unit = state
             .announced()
             .filter(|count| placed.run.last() + 1 < i64::from(*count))
@@ -518,7 +527,14 @@ impl SegmentState {
     }
 
     /// All of it, or what was left of it, was read.
-    pub(crate) fn read_back(&self, length: u64, ends: u32) -> Verdict {
+    pub(crate) fn read_back(
+        &mut self,
+        length: u64,
+        everybody: &BTreeSet<Writer>,
+        ends: u32,
+    ) -> Verdict {
+        self.content.come_ashore(ends)?;
+        self.take_note(everybody, |_| ())?;
         self.check_length(&self.before(None), length, ends)?;
         if self.content.seen() < length {
             let seen = self.content.seen();
@@ -527,7 +543,7 @@ impl SegmentState {
         let loose = self.content.loose_bytes();
         hold!(loose == 0, "S2", "it ends {loose} bytes into an event");
         hold!(self.unit.is_none(), "S15", "it ends inside transaction {:?}", self.unit);
-        self.writers.values().try_for_each(|writer| writer.read_back(self.content.has_jumped))
+        self.writers.values().try_for_each(|writer| writer.read_back(self.content.jumps()))
     }
 
     /// The process that was asked ended: what was asked of it is done or will never be.

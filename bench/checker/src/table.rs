@@ -21,6 +21,15 @@ struct KeyHistory {
     touched: u64,
 }
 
+impl KeyHistory {
+    /// Something ends at record `now`: with it a change that is open may have happened.
+    fn touch(&mut self, now: u64) {
+        if self.search.certain().is_none() {
+            self.touched = now;
+        }
+    }
+}
+
 /// Everything known of one table.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
@@ -89,9 +98,10 @@ impl Table {
         history.search.invoke(id, operation);
     }
 
-    fn complete(&mut self, id: OperationId, key: &Key, outcome: KeyOutcome) -> Verdict {
+    fn complete(&mut self, now: u64, id: OperationId, key: &Key, outcome: KeyOutcome) -> Verdict {
         self.searched += 1;
         let history = self.history(key);
+        history.touch(now);
         let Err(_) = history.search.complete(id, &outcome) else { return Ok(()) };
         breach!("S12", "{key:?}: no order of the operations explains {outcome:?}")
     }
@@ -147,7 +157,7 @@ impl Table {
             last = Some(*version);
             self.learn(&entry.key, entry.value, *version)?;
             self.history(&entry.key).touched = now;
-            self.complete(id, &entry.key, KeyOutcome::Put(*version))?;
+            self.complete(now, id, &entry.key, KeyOutcome::Put(*version))?;
         }
         self.batches.remove(&id);
         Ok(())
@@ -156,7 +166,7 @@ impl Table {
     pub(crate) fn removed(&mut self, now: u64, id: OperationId, keys: &[Removal]) -> Verdict {
         for removal in keys {
             self.history(&removal.key).touched = now;
-            self.complete(id, &removal.key, KeyOutcome::Removed)?;
+            self.complete(now, id, &removal.key, KeyOutcome::Removed)?;
         }
         self.batches.remove(&id);
         Ok(())
@@ -165,6 +175,7 @@ impl Table {
     /// A change was refused because of a version: at least one key must explain that.
     pub(crate) fn refused<'k>(
         &mut self,
+        now: u64,
         id: OperationId,
         keys: impl Iterator<Item = &'k Key> + Clone,
     ) -> Verdict {
@@ -184,7 +195,7 @@ impl Table {
         let first = first.clone();
         for key in keys {
             if is_only && *key == first {
-                self.complete(id, key, KeyOutcome::Refused)?;
+                self.complete(now, id, key, KeyOutcome::Refused)?;
             } else if self.history(key).search.withdraw(id).is_err() {
                 breach!("S12", "{key:?} was read changed by a change that was refused");
             }
@@ -206,12 +217,27 @@ impl Table {
         Ok(())
     }
 
-    pub(crate) fn unknown<'k>(&mut self, id: OperationId, keys: impl Iterator<Item = &'k Key>) {
-        keys.for_each(|key| self.history(key).search.unknown(id));
+    pub(crate) fn unknown<'k>(
+        &mut self,
+        now: u64,
+        id: OperationId,
+        keys: impl Iterator<Item = &'k Key>,
+    ) {
+        for key in keys {
+            let history = self.history(key);
+            history.touch(now);
+            history.search.unknown(id);
+        }
     }
 
     /// Keys were read together.
-    pub(crate) fn read(&mut self, id: OperationId, keys: &[Key], entries: &[Entry]) -> Verdict {
+    pub(crate) fn read(
+        &mut self,
+        now: u64,
+        id: OperationId,
+        keys: &[Key],
+        entries: &[Entry],
+    ) -> Verdict {
         for entry in entries {
             let is_asked = keys.contains(&entry.key);
             hold!(is_asked, "S12", "{:?} was read and not asked for", entry.key);
@@ -221,7 +247,7 @@ impl Table {
             let mut found = entries.iter().filter(|entry| entry.key == *key);
             let entry = found.next().map(|entry| (entry.value, entry.version));
             hold!(found.next().is_none(), "S12", "{key:?} was read twice in one answer");
-            self.complete(id, key, KeyOutcome::Read(entry))?;
+            self.complete(now, id, key, KeyOutcome::Read(entry))?;
         }
         self.check_batches(keys)
     }
@@ -261,8 +287,15 @@ impl Table {
         Ok(())
     }
 
-    /// A walk over all keys with this prefix ended; it began at record `since`.
-    pub(crate) fn walked(&mut self, since: u64, prefix: &str, entries: &[Entry]) -> Verdict {
+    /// A walk over all keys with this prefix ended; it began at record `since`. A key about which
+    /// nothing could change meanwhile was read by it.
+    pub(crate) fn walked(
+        &mut self,
+        id: OperationId,
+        since: u64,
+        prefix: &str,
+        entries: &[Entry],
+    ) -> Verdict {
         self.searched += 1;
         let mut found: BTreeMap<&Key, &Entry> = BTreeMap::new();
         for entry in entries {
@@ -272,22 +305,20 @@ impl Table {
             let is_known = !self.is_young || self.keys.contains_key(&entry.key);
             hold!(is_known, "S12", "a walk met {:?}, which was never put", entry.key);
         }
-        for (key, history) in &self.keys {
-            let was_stable = history.touched < since && history.search.is_quiet();
+        for (key, history) in &mut self.keys {
             let is_asked = key.as_str().starts_with(prefix);
-            let (true, true, Some(state)) = (was_stable, is_asked, history.search.certain()) else {
+            if !is_asked || history.touched >= since || history.search.certain().is_none() {
                 continue;
-            };
+            }
             let entry = found.get(key).map(|entry| (entry.value, entry.version));
-            let holds = match (*state, entry) {
-                (KeyState::Anything, _) | (KeyState::Absent, None) => true,
-                (KeyState::Present(value, Version::Told(version)), Some(entry)) => {
-                    entry == (value, version)
-                }
-                (KeyState::Present(value, Version::Of(_)), Some(entry)) => entry.0 == value,
-                _ => false,
-            };
-            hold!(holds, "S12", "a walk has {entry:?} for {key:?}, which was {state:?} all along");
+            history.search.invoke(id, KeyOperation::Read);
+            let verdict = history.search.complete(id, &KeyOutcome::Read(entry));
+            let state = history.search.certain();
+            hold!(
+                verdict.is_ok(),
+                "S12",
+                "a walk has {entry:?} for {key:?}, which was {state:?} all along"
+            );
         }
         Ok(())
     }

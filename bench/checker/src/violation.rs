@@ -32,7 +32,7 @@ pub struct Summary {
     pub acknowledged: u64,
     /// Events read for the first time.
     pub found: u64,
-    /// Events read in all, again and again.
+    /// Events read in all, again and again, where they came as runs.
     pub read: u64,
     /// Answers about attributes, keys and conditional appends that went into a search.
     pub searched: u64,

@@ -8,6 +8,7 @@ use crate::breach::{Verdict, breach, hold};
 use crate::content::Placed;
 use crate::id::{OperationId, SessionId, Writer};
 use crate::record::Discipline;
+use crate::segment::Before;
 
 /// Sessions of one writer that are remembered.
 const SESSIONS_MAX: usize = 8;
@@ -40,14 +41,19 @@ struct Session {
 pub(crate) struct WriterState {
     name: Writer,
     discipline: Discipline,
-    /// Highest number sent.
+    /// Highest number sent. With [`Discipline::Dense`] a set-up takes it back to what it told: what was
+    /// sent before and is not stored by then never will be, unless it is sent again.
     submitted: Option<i64>,
+    /// Highest number that was taken back.
+    void: Option<i64>,
     /// Highest number that is certainly stored; with [`Discipline::Dense`] all below are too.
     confirmed: Option<i64>,
     /// Nothing above is stored, nor will be.
     limit: Option<i64>,
     /// Highest number found.
     found: Option<i64>,
+    /// Jumps over unread parts of the segment before that.
+    jumps: u32,
     submissions: BTreeMap<i64, Submission>,
     sessions: Vec<Session>,
     /// Of a transaction: how many events its commit announced.
@@ -64,9 +70,11 @@ impl WriterState {
             name,
             discipline,
             submitted: None,
+            void: None,
             confirmed: None,
             limit: None,
             found: None,
+            jumps: 0,
             submissions: BTreeMap::new(),
             sessions: Vec::new(),
             announced: None,
@@ -121,7 +129,12 @@ impl WriterState {
         (first, last): (i64, i64),
         expected: Option<u64>,
         since: u64,
-    ) {
+    ) -> Verdict {
+        if let Discipline::Dense { first: least } = self.discipline {
+            let next = self.submitted.max(self.stored()).map_or(least, |last| last + 1);
+            let writer = self.name;
+            hold!(first <= next, "history", "{writer:?} sends {first}, and {next} was not sent");
+        }
         self.submitted = self.submitted.max(Some(last));
         if self.discipline == Discipline::Increasing {
             let submission =
@@ -129,18 +142,20 @@ impl WriterState {
             self.submissions.insert(first, submission);
         }
         self.session(session).open.push_back(id);
+        Ok(())
     }
 
-    /// A set-up that was sent at record `since` is answered; `stored` was certain by then.
+    /// A set-up that was sent at record `since` is answered; `before` was certain by then.
     pub(crate) fn set_up(
         &mut self,
         session: SessionId,
         last: Option<i64>,
-        stored: Option<i64>,
+        before: &Before,
         since: u64,
         earlier_life: Option<i64>,
     ) -> Verdict {
         let writer = self.name;
+        let stored = before.stored;
         hold!(
             last >= stored,
             "S25",
@@ -156,6 +171,10 @@ impl WriterState {
             breach!(kind, "a set-up of {writer:?} tells {last:?}, which was never sent here");
         }
         self.confirmed = self.confirmed.max(last);
+        if self.is_dense() && self.submitted == before.submitted {
+            self.void = self.void.max(self.submitted);
+            self.submitted = last;
+        }
         for (first, submission) in &mut self.submissions {
             if (*first..=submission.last).contains(&last.unwrap_or(i64::MIN)) {
                 submission.is_stored = true;
@@ -264,18 +283,23 @@ impl WriterState {
     }
 
     /// Its events are found here, behind everything found before. `was_found` tells whether a number
-    /// was found before, `has_jumped` that some part of the segment was never seen.
+    /// was found before.
     pub(crate) fn finds(
         &mut self,
         placed: &Placed,
-        has_jumped: bool,
         earlier_life: Option<i64>,
         was_found: impl Fn(i64) -> bool,
     ) -> Verdict {
         let (writer, run, at) = (self.name, placed.run, placed.offset);
         let (first, last) = (run.first, run.last());
-        if Some(last) > self.submitted {
-            let kind = if earlier_life >= Some(first) { "S22" } else { "S2" };
+        if Some(last) > self.submitted && self.discipline != Discipline::Atomic {
+            let kind = if earlier_life >= Some(first) {
+                "S22"
+            } else if Some(last) <= self.void {
+                "S25"
+            } else {
+                "S2"
+            };
             breach!(kind, "{last} of {writer:?} lies near {at} and was never sent here");
         }
         match self.discipline {
@@ -291,7 +315,7 @@ impl WriterState {
                     };
                     breach!(kind, "{first} of {writer:?} lies at {at}, {next} is the next");
                 }
-                let is_next = first == next || has_jumped;
+                let is_next = first == next || self.jumps != placed.jumps;
                 hold!(is_next, "S5", "{first} of {writer:?} lies at {at}, {next} is left out");
             }
             Discipline::Increasing => {
@@ -314,6 +338,7 @@ impl WriterState {
             }
         }
         self.found = self.found.max(Some(last));
+        self.jumps = placed.jumps;
         self.check_limit()
     }
 
@@ -351,7 +376,9 @@ impl WriterState {
     }
 
     /// All that is left of the segment was read: nothing may be missing.
-    pub(crate) fn read_back(&self, has_jumped: bool) -> Verdict {
+    pub(crate) fn read_back(&self, jumps: u32) -> Verdict {
+        // Something of it may have been truncated unread since its last event was found.
+        let has_jumped = self.jumps != jumps;
         let (writer, found, confirmed) = (self.name, self.found, self.confirmed);
         if self.discipline == Discipline::Atomic {
             let is_whole = found.is_none()
