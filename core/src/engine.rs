@@ -14,6 +14,7 @@ use crate::env::journal::{Opened, Recovered};
 use crate::fault::Fault;
 use crate::fetch::Fetches;
 use crate::frame::SealedFrame;
+use crate::holdings::Holdings;
 use crate::id::{ContainerId, ShardId, Token};
 use crate::index::FileReferences;
 use crate::limits::{CONTAINERS_MAX, Limits};
@@ -321,6 +322,11 @@ impl Engine {
     /// until that is durable. Every file counts while it is not known what a damaged container has.
     pub fn is_referenced(&self, file: FileId) -> bool {
         self.keeps_all_files || self.shared.files.contains(file)
+    }
+
+    /// What each container holds, in order; for tools that look at a journal at rest.
+    pub fn holdings(&self) -> Vec<Holdings> {
+        self.containers.iter().map(Container::holdings).collect()
     }
 
     /// The shard that this engine belongs to.

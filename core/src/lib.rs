@@ -18,6 +18,7 @@ pub mod env;
 pub mod fault;
 mod fetch;
 pub mod frame;
+pub mod holdings;
 pub mod id;
 mod index;
 pub mod limits;

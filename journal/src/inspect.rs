@@ -1,15 +1,19 @@
-//! A journal directory as a list, for people: files, records, where it ends, what is damaged. Reads
-//! with the eyes of a recovery and never writes.
+//! A journal directory as a list, for people and for [`verify`](crate::verify): files, records,
+//! where it ends, what is damaged. Reads with the eyes of a recovery and never writes.
 
+use bytes::Bytes;
 use thalweg_core::env::device::Device;
+use thalweg_core::env::journal::{Opened, Recovered};
 use thalweg_core::fault::{Fault, FaultClass};
 use thalweg_core::frame::ContainerMask;
 use thalweg_core::position::{ContainerEpoch, FileId, FrameNumber, JournalAddress};
 
 use crate::config::Config;
+use crate::fetch;
 use crate::files::{fresh_name, journal_name, spare_name};
 use crate::journal::Journal;
-use crate::layout::{RecordHeader, RecordKind, Sequence};
+use crate::layout::{FileHeader, RecordHeader, RecordKind, Sequence};
+use crate::recovery;
 use crate::recovery::survey::{self, Head, Survey, Surveyed};
 use crate::recovery::walk::{End, Found, Position, Route};
 
@@ -31,6 +35,11 @@ pub enum Item {
     Damage {
         /// Whose operations they held; `None` when not known.
         containers: Option<ContainerMask>,
+        /// What is wrong, naming file and offset.
+        fault: Fault,
+    },
+    /// Something unreadable that a recovery does without.
+    Blemish {
         /// What is wrong, naming file and offset.
         fault: Fault,
     },
@@ -102,6 +111,8 @@ pub struct Summary {
     pub is_end_unreadable: bool,
     /// Places of damage.
     pub damaged: u64,
+    /// Oldest file that a recovery needs.
+    pub needed_from: FileId,
 }
 
 /// Lists the journal in the directory of `device`. Blocks. Of files older than the newest replay
@@ -116,25 +127,119 @@ pub fn inspect<D: Device>(
     config: Config,
     visit: &mut dyn FnMut(Item),
 ) -> Result<Summary, Fault> {
-    let mut journal = Journal::new(device, config)
-        .map_err(|error| Fault::new(FaultClass::Unavailable, error.to_string()))?;
-    let mut found = Survey::default();
-    let outcome = survey::survey(&mut journal.port, journal.owner, &mut found);
-    let outcome = outcome.map(|()| list(&mut journal, &found, visit));
-    for file in &found.files {
+    let mut examination = Examination::open(device, config)?;
+    let summary = examination.list(visit);
+    examination.close();
+    Ok(summary)
+}
+
+/// A journal that is looked at and not opened: whatever a recovery would read, without what it would
+/// write.
+#[derive(Debug)]
+pub(crate) struct Examination<D> {
+    journal: Journal<D>,
+    survey: Survey,
+    /// By id, without prepared ones.
+    files: Vec<Surveyed>,
+    end: End,
+}
+
+impl<D: Device> Examination<D> {
+    /// Opens every file and finds the end.
+    pub(crate) fn open(device: D, config: Config) -> Result<Self, Fault> {
+        let mut journal = Journal::new(device, config)
+            .map_err(|error| Fault::new(FaultClass::Unavailable, error.to_string()))?;
+        let mut found = Survey::default();
+        if let Err(fault) = survey::survey(&mut journal.port, journal.owner, &mut found) {
+            close(&mut journal, &found);
+            return Err(fault);
+        }
+        let is_used = |file: &&Surveyed| !matches!(file.head, Head::Prepared(_));
+        let files: Vec<Surveyed> = found.files.iter().filter(is_used).copied().collect();
+        let end = journal.find_end(&files);
+        Ok(Self { journal, survey: found, files, end })
+    }
+
+    pub(crate) fn list(&mut self, visit: &mut dyn FnMut(Item)) -> Summary {
+        list(&mut self.journal, &self.survey, &self.end, visit)
+    }
+
+    /// What the first pass of a recovery visits, and what it would say at its end.
+    pub(crate) fn recovered(&mut self, visit: &mut dyn FnMut(Recovered)) -> Opened {
+        self.journal.visit_found(&self.files, &self.end, visit);
+        Opened {
+            epoch: ContainerEpoch(self.end.epoch.0 + 1),
+            next_frame: self.end.last_frame.next(),
+            visited_from: recovery::replay_of(&self.files, &self.end),
+            tail_cut_bytes: self.end.tail_bytes,
+        }
+    }
+
+    /// What the second pass visits.
+    pub(crate) fn replay(&mut self, from: JournalAddress, visit: &mut dyn FnMut(Recovered)) {
+        if let Some(next) = self.end.next {
+            self.journal.visit_from(&self.files, from, next, visit);
+        }
+    }
+
+    /// Reads a frame back, once more if need be, as a journal in service does.
+    pub(crate) fn frame(&mut self, address: JournalAddress) -> Result<Bytes, Fault> {
+        let first = self.read_frame(address);
+        first.or_else(|_| self.read_frame(address))
+    }
+
+    fn read_frame(&mut self, address: JournalAddress) -> Result<Bytes, Fault> {
+        let file = self.files.iter().find(|file| file.id == address.file());
+        let Some(file) = file.copied() else { return Err(fetch::absent(address)) };
+        if address.first_block() + address.blocks() > file.blocks() {
+            return Err(fetch::absent(address));
+        }
+        let length = usize::try_from(address.frame_bytes()).expect("a frame fits memory");
+        let owner = self.journal.owner;
+        let outcome = self.journal.port.run(|device, token| {
+            device.read(file.handle, address.file_offset(), length, token);
+        });
+        fetch::check(outcome, owner, address, true)
+    }
+
+    pub(crate) fn close(mut self) {
+        close(&mut self.journal, &self.survey);
+    }
+}
+
+fn close<D: Device>(journal: &mut Journal<D>, survey: &Survey) {
+    for file in &survey.files {
         journal.port.device.close(file.handle);
     }
-    outcome
+}
+
+/// Files whose header cannot be read, although what follows tells where they belong.
+fn list_headers<D: Device>(
+    journal: &mut Journal<D>,
+    files: &[Surveyed],
+    visit: &mut dyn FnMut(Item),
+) {
+    for file in files {
+        let block = survey::read_block(&mut journal.port, file.handle, file.bytes, 0);
+        let header = block.as_deref().map(FileHeader::decode);
+        // One that still says "prepared" is what a crash leaves when the first record was faster.
+        if file.start().is_some() && !matches!(header, Some(Ok(_))) {
+            let name = journal_name(file.id);
+            let detail = format!("file header is unreadable in {name} at offset 0");
+            visit(Item::Blemish { fault: Fault::new(FaultClass::Corrupt, detail) });
+        }
+    }
 }
 
 fn list<D: Device>(
     journal: &mut Journal<D>,
     survey: &Survey,
+    end: &End,
     visit: &mut dyn FnMut(Item),
 ) -> Summary {
     let is_used = |file: &&Surveyed| !matches!(file.head, Head::Prepared(_));
     let files: Vec<Surveyed> = survey.files.iter().filter(is_used).copied().collect();
-    let end = journal.find_end(&files);
+    list_headers(journal, &files, visit);
     let replay = end.last.map(|last| last.replay_address().file()).unwrap_or_default();
     let mut damaged = 0;
     let mut count = |item: Item| {
@@ -165,7 +270,7 @@ fn list<D: Device>(
     for &(number, bytes) in &survey.fresh {
         count(Item::File { name: fresh_name(number), bytes, state: FileState::Unfinished });
     }
-    summary(&files, &end, damaged)
+    summary(&files, end, damaged)
 }
 
 /// Lists the records of `files` from the beginning of the first, and the files as they come.
@@ -193,6 +298,7 @@ fn list_records<D: Device>(
             visit(Item::Record(record(&header)));
         }
         Found::Lost { containers, fault } => visit(Item::Damage { containers, fault }),
+        Found::Blemish { fault } => visit(Item::Blemish { fault }),
     });
 }
 
@@ -242,5 +348,6 @@ fn summary(files: &[Surveyed], end: &End, damaged: u64) -> Summary {
         tail_bytes: end.tail_bytes,
         is_end_unreadable: end.unreadable.is_some(),
         damaged,
+        needed_from: end.last.map(|last| last.replay_address().file()).unwrap_or_default(),
     }
 }

@@ -22,6 +22,7 @@ mod layout;
 pub mod memory;
 mod port;
 mod recovery;
+pub mod verify;
 mod writer;
 
 #[cfg(any(test, feature = "canary"))]

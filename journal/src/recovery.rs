@@ -193,7 +193,12 @@ impl<D: Device> Journal<D> {
     }
 
     /// Visits every frame from the newest recorded replay position on.
-    fn visit_found(&mut self, files: &[Surveyed], end: &End, visit: &mut dyn FnMut(Recovered)) {
+    pub(crate) fn visit_found(
+        &mut self,
+        files: &[Surveyed],
+        end: &End,
+        visit: &mut dyn FnMut(Recovered),
+    ) {
         match (&end.last, end.next) {
             (Some(last), Some(next)) => {
                 self.visit_from(files, last.replay_address(), next, visit);
@@ -207,7 +212,7 @@ impl<D: Device> Journal<D> {
         }
     }
 
-    fn visit_from(
+    pub(crate) fn visit_from(
         &mut self,
         files: &[Surveyed],
         from: JournalAddress,
@@ -238,6 +243,7 @@ impl<D: Device> Journal<D> {
                 visit(Recovered::Frame { address: header.address, number: header.frame, bytes });
             }
             Found::Record { .. } => {}
+            Found::Blemish { fault } => tracing::warn!(%fault, "journal is blemished"),
             Found::Lost { containers: mask, fault } => {
                 count += 1;
                 tracing::error!(%fault, "journal is damaged");
@@ -490,7 +496,7 @@ fn chain_end(files: &[Surveyed], end: &End) -> ChainEnd {
 
 /// Where a recovery begins to visit frames. When something was acknowledged and no record of it is
 /// left, at the beginning, so that this is found again.
-fn replay_of(files: &[Surveyed], end: &End) -> Option<JournalAddress> {
+pub(crate) fn replay_of(files: &[Surveyed], end: &End) -> Option<JournalAddress> {
     let is_lost = end.watermark > Sequence(0);
     let beginning = || files.first().map(|file| JournalAddress::new(file.id, 1, 1));
     end.last.map(|last| last.replay_address()).or_else(|| beginning().filter(|_| is_lost))

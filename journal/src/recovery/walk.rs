@@ -55,6 +55,8 @@ pub(crate) enum Found {
         containers: Option<ContainerMask>,
         fault: Fault,
     },
+    /// A record of the journal's own is unreadable: nothing is lost with it.
+    Blemish { fault: Fault },
 }
 
 /// A record that no other tells to be durable: it may be readable and yet not be safe.
@@ -478,7 +480,9 @@ impl<'a, D: Device> Walk<'a, D> {
     fn report(&self, what: &str, containers: Option<ContainerMask>, visit: Visitor<'_>) {
         // A record of the journal's own holds nobody's operations.
         if containers == Some(ContainerMask(0)) {
-            tracing::warn!(what, place = self.place(), "a record without operations is damaged");
+            let detail =
+                format!("record without operations is damaged: {what} in {}", self.place());
+            visit(Found::Blemish { fault: Fault::new(FaultClass::Corrupt, detail) });
             return;
         }
         let what = if self.unreadable.is_some() { "the device does not read it" } else { what };

@@ -88,6 +88,7 @@ fn print_item(item: &Item, frames: bool) {
             record.durable_upto,
         ),
         Item::Record(_) => {}
+        Item::Blemish { fault } => println!("    blemish: {fault}"),
         Item::Damage { containers, fault } => match containers {
             Some(mask) => println!("    DAMAGE {fault}; containers {:#x}", mask.0),
             None => println!("    DAMAGE {fault}; containers unknown"),

@@ -15,6 +15,7 @@ mod check;
 mod crash_test;
 mod inspect;
 mod serve;
+mod verify;
 
 /// A stream store: Pravega's protocols on a direct-I/O engine.
 #[derive(Parser)]
@@ -36,6 +37,8 @@ enum Verb {
     CrashTest(crash_test::Arguments),
     /// Look into a data directory, offline and read-only.
     Inspect(inspect::Arguments),
+    /// Check a data directory at rest: every file, every record, every byte of every segment.
+    Verify(verify::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Verb::Bench(arguments) => bench::run(arguments),
         Verb::CrashTest(arguments) => crash_test::run_test(arguments),
         Verb::Inspect(arguments) => inspect::run(arguments),
+        Verb::Verify(arguments) => verify::run(arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

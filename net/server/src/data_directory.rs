@@ -46,6 +46,12 @@ pub enum Error {
         /// What the marker says.
         found: String,
     },
+    /// A shard's journal is gone: to go on without it would be to deny what it held.
+    #[error("journal directory {path} is missing: bring it back, it holds what was acknowledged")]
+    MissingJournal {
+        /// The journal directory.
+        path: PathBuf,
+    },
     /// The marker cannot be understood.
     #[error("marker {path} is damaged: {detail}")]
     Marker {
@@ -109,9 +115,19 @@ impl Marker {
                 .map(|(_, value)| value.trim().to_owned())
                 .ok_or_else(|| damaged(&marker, format!("{key} is missing")))
         };
+        // Whatever the checksum says: one of another version may be made in another way.
+        let sum = value("checksum").ok();
+        let body = text.find("checksum").map_or(text, |end| &text[..end]);
+        let is_sound = sum.as_deref() == Some(checksum(body).as_str()) && text == sealed(body);
         let version = value("format-version")?;
+        if sum.is_some() && !is_sound {
+            return Err(damaged(&marker, "its checksum does not fit".to_owned()));
+        }
         if version != FORMAT_VERSION.to_string() {
             return Err(Error::Version { path: path.to_owned(), found: version });
+        }
+        if !is_sound {
+            return Err(damaged(&marker, "checksum is missing".to_owned()));
         }
         let number = |key: &str| {
             let text = value(key)?;
@@ -131,13 +147,23 @@ impl Marker {
 impl fmt::Display for Marker {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { instance, containers, shards } = self;
-        write!(
-            formatter,
+        let body = format!(
             "# Made by thalweg. Do not edit: it says what the files beside it mean.\n\
              format-version = {FORMAT_VERSION}\ninstance = {instance}\n\
              containers = {containers}\nshards = {shards}\n"
-        )
+        );
+        formatter.write_str(&sealed(&body))
     }
+}
+
+/// CRC32C of a marker's text before the line that holds it.
+fn checksum(body: &str) -> String {
+    format!("{:08x}", crc32c::crc32c(body.as_bytes()))
+}
+
+/// A marker's text with the checksum behind it.
+fn sealed(body: &str) -> String {
+    format!("{body}checksum = {}\n", checksum(body))
 }
 
 /// An opened and locked data directory. The lock ends with this value or the process.
@@ -165,20 +191,7 @@ impl DataDirectory {
         if !marker_path.exists() && !is_unused(path)? {
             return Err(Error::Foreign { path: path.to_owned() });
         }
-        let lock_path = path.join(LOCK);
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock_path)
-            .map_err(io_error("open lock file", &lock_path))?;
-        match try_lock(&lock) {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Error::Locked { path: path.to_owned() }),
-            Err(TryLockError::Error(source)) => {
-                return Err(io_error("lock", &lock_path)(source));
-            }
-        }
+        let lock = lock(path)?;
         let marker = if marker_path.exists() {
             let marker = read_marker(path, &marker_path)?;
             if let Some(wanted) = shards.filter(|wanted| *wanted != marker.shards) {
@@ -188,15 +201,32 @@ impl DataDirectory {
         } else {
             let shards = shards.unwrap_or(default_shards);
             let containers = shards * containers_per_shard;
+            // Before the marker, which says that they are there.
+            for shard in 0..shards {
+                let journal = journal(path, shard);
+                fs::create_dir_all(&journal).map_err(io_error("create directory", &journal))?;
+            }
+            sync_directory(path)?;
             let marker = Marker { instance: new_instance()?, containers, shards };
             write_marker(path, &marker_path, &marker)?;
             marker
         };
-        for shard in 0..marker.shards {
-            let journal = path.join(journal_name(shard));
-            fs::create_dir_all(&journal).map_err(io_error("create directory", &journal))?;
-        }
         sync_directory(path)?;
+        if let Some(path) =
+            (0..marker.shards).map(|shard| journal(path, shard)).find(|at| !at.is_dir())
+        {
+            return Err(Error::MissingJournal { path });
+        }
+        Ok(Self { path: path.to_owned(), marker, lock })
+    }
+
+    /// Locks a data directory that exists and changes nothing in it.
+    ///
+    /// # Errors
+    /// When it is no data directory, cannot be understood, or somebody has it.
+    pub fn reopen(path: &Path) -> Result<Self, Error> {
+        let marker = marker(path)?;
+        let lock = lock(path)?;
         Ok(Self { path: path.to_owned(), marker, lock })
     }
 
@@ -226,6 +256,22 @@ fn journal_name(shard: u16) -> String {
     format!("journal-{shard}")
 }
 
+/// Takes the lock of a data directory.
+fn lock(path: &Path) -> Result<File, Error> {
+    let lock_path = path.join(LOCK);
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&lock_path)
+        .map_err(io_error("open lock file", &lock_path))?;
+    match try_lock(&lock) {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(Error::Locked { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(io_error("lock", &lock_path)(source)),
+    }
+}
+
 /// Tries for a while: the lock of a killed process is free only when the last of its writes has
 /// ended.
 fn try_lock(lock: &File) -> Result<(), TryLockError> {
@@ -253,8 +299,14 @@ fn io_error(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Error {
 /// A directory without a marker may hold a lock file and what an interrupted first start left.
 fn is_unused(path: &Path) -> Result<bool, Error> {
     for entry in fs::read_dir(path).map_err(io_error("list", path))? {
-        let name = entry.map_err(io_error("list", path))?.file_name();
-        let is_ours = name == LOCK || name.to_string_lossy().starts_with(MARKER);
+        let entry = entry.map_err(io_error("list", path))?;
+        let name = entry.file_name();
+        let is_journal = name.to_string_lossy().starts_with("journal-");
+        // An empty directory is all that can be there of a journal before the marker.
+        let is_empty = || fs::read_dir(entry.path()).is_ok_and(|mut found| found.next().is_none());
+        let is_ours = name == LOCK
+            || name.to_string_lossy().starts_with(MARKER)
+            || (is_journal && is_empty());
         if !is_ours && name != "lost+found" {
             return Ok(false);
         }
@@ -315,6 +367,37 @@ fn sync_directory(path: &Path) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Shows that a marker with any one bit flipped is refused, and the file named.
+    #[test]
+    fn a_flipped_bit_in_the_marker_is_refused() {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        drop(DataDirectory::open(home.path(), Some(1), 1, 8).expect("a new directory"));
+        let path = home.path().join(MARKER);
+        let sound = fs::read(&path).expect("the marker");
+        for bit in 0..8 * sound.len() {
+            let mut flipped = sound.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, &flipped).expect("a damaged marker");
+            let error = DataDirectory::open(home.path(), None, 1, 8).expect_err("bit {bit}");
+            assert!(error.to_string().contains(MARKER), "bit {bit}: {error}");
+        }
+        fs::write(&path, &sound).expect("the marker as it was");
+        DataDirectory::open(home.path(), None, 1, 8).expect("sound again");
+    }
+
+    /// Shows that the journal of a shard that is gone is not taken for an empty one.
+    #[test]
+    fn a_missing_journal_directory_is_refused() {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let made = DataDirectory::open(home.path(), Some(2), 1, 8).expect("a new directory");
+        let journal = made.journal(1);
+        drop(made);
+        fs::remove_dir(&journal).expect("an empty directory goes");
+        let error = DataDirectory::open(home.path(), None, 1, 8).expect_err("a journal is gone");
+        assert!(error.to_string().contains("journal-1"), "{error}");
+        assert!(!journal.exists());
+    }
 
     /// Shows that a directory keeps what it was made with, and is refused for another number of
     /// shards without being changed.

@@ -16,6 +16,7 @@ pub mod network;
 pub mod real;
 pub mod recovered;
 pub mod reference;
+pub mod rot;
 pub mod run;
 pub mod scenarios;
 pub mod script;
