@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use thalweg_core::env::device::{Device, DeviceEvent, DeviceOutcome, FileHandle, OperationToken};
 use thalweg_core::frame::aligned_memory;
 
-/// Names and contents.
-pub(crate) type Files = BTreeMap<String, Vec<u8>>;
+/// Names and contents, copied where they are changed.
+pub(crate) type Files = BTreeMap<String, Arc<Vec<u8>>>;
 
 /// See the module's comment.
 pub(crate) struct Image {
@@ -34,7 +35,8 @@ impl Image {
 
     fn file(&mut self, file: FileHandle) -> io::Result<&mut Vec<u8>> {
         let name = &self.handles[file.0 as usize];
-        self.files.get_mut(name).ok_or_else(|| io::ErrorKind::NotFound.into())
+        let file = self.files.get_mut(name).map(Arc::make_mut);
+        file.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn put(&mut self, file: FileHandle, offset: u64, bytes: &[u8]) -> io::Result<DeviceOutcome> {
@@ -104,7 +106,9 @@ impl Device for Image {
     }
 
     fn read(&mut self, file: FileHandle, offset: u64, length: usize, token: OperationToken) {
-        let outcome = self.file(file).and_then(|content| {
+        let name = &self.handles[file.0 as usize];
+        let found = self.files.get(name).ok_or_else(|| io::ErrorKind::NotFound.into());
+        let outcome = found.and_then(|content| {
             let range = offset as usize..offset as usize + length;
             let piece = content.get(range).ok_or(io::ErrorKind::UnexpectedEof)?;
             let mut out: BytesMut = aligned_memory(length);

@@ -73,13 +73,12 @@ impl Server {
             }
         }
         let last = frames.last().map_or(FrameNumber(0), |(_, number, _)| *number);
-        let opened =
-            Opened {
-                epoch: ContainerEpoch(1),
-                next_frame: last.next(),
-                visited_from: None,
-                tail_cut_bytes: 0,
-            };
+        let opened = Opened {
+            epoch: ContainerEpoch(1),
+            next_frame: last.next(),
+            visited_from: None,
+            tail_cut_bytes: 0,
+        };
         let mut effects = Vec::new();
         engine.open(opened, NOW, &mut effects);
         let next_block = frames

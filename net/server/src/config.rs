@@ -187,7 +187,8 @@ impl Config {
                 self.cache
             ));
         }
-        let memory_min = ByteSize(self.cache.0 + u64::from(shards) * MEMORY_PER_SHARD_MIN);
+        let memory_min = self.cache.0.saturating_add(u64::from(shards) * MEMORY_PER_SHARD_MIN);
+        let memory_min = ByteSize(memory_min);
         if self.memory_bytes(shards) < memory_min.0 {
             return Err(format!(
                 "--memory {} is too small for {shards} shards with --cache {}: give at least \
@@ -233,7 +234,7 @@ impl Config {
     /// Memory of the process, all of it.
     pub fn memory_bytes(&self, shards: u16) -> u64 {
         let rest = (1 << 30).max(u64::from(shards) * (128 << 20));
-        self.memory.map_or(self.cache.0 + rest, |memory| memory.0)
+        self.memory.map_or(self.cache.0.saturating_add(rest), |memory| memory.0)
     }
 
     /// What is left of the memory for one shard beside its cache.
@@ -276,5 +277,13 @@ mod tests {
         assert_eq!(ports.check(1), Ok(()));
         let journal = Config { journal: Some(ByteSize::mib(512)), ..good };
         assert!(journal.check(1).expect_err("too small").contains("--journal-file"));
+    }
+
+    /// Shows that the largest size that can be written is judged like any other.
+    #[test]
+    fn the_largest_cache_is_judged_without_overflow() {
+        let config = Config { cache: ByteSize(u64::MAX), ..Config::default() };
+        let _ = config.check(SHARDS_MAX);
+        assert_eq!(config.memory_bytes(SHARDS_MAX), u64::MAX);
     }
 }
