@@ -9,6 +9,7 @@ mod checker;
 mod closed_loop;
 mod connection;
 mod device;
+mod flood;
 mod host;
 mod latency;
 mod locate;
@@ -34,6 +35,7 @@ mod usage;
 mod verify;
 
 pub use bandwidth::{Bandwidth, BandwidthResult, BandwidthSlice};
+pub use flood::{Flood, FloodResult, FloodRow};
 pub use host::HostFacts;
 pub use latency::Latency;
 pub use locate::Locator;

@@ -7,6 +7,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use crate::bandwidth::Bandwidth;
+use crate::flood::Flood;
 use crate::host::HostFacts;
 use crate::locate::Locator;
 use crate::many_segments::ManySegments;
@@ -28,6 +29,8 @@ pub enum Scenario {
     Single(Single),
     /// Large appends against the device. Needs the data directory.
     Bandwidth(Bandwidth),
+    /// Attacks on a server with established writers. Needs the server's process.
+    Flood(Flood),
     /// Many segments against few at the same rate.
     ManySegments(ManySegments),
     /// Write, read back, check every byte; [`Verify::large`] for more data than memory.
@@ -103,6 +106,9 @@ pub fn run_recorded(options: &BenchOptions, locator: &dyn Locator) -> anyhow::Re
         Scenario::Bandwidth(settings) => {
             let result = settings.run(locator, run, server, options.data_directory()?)?;
             options.record("bandwidth", settings, &result)
+        }
+        Scenario::Flood(settings) => {
+            options.record("flood", settings, &settings.run(locator, run, server)?)
         }
         Scenario::ManySegments(settings) => {
             options.record("many-segments", settings, &settings.run(locator, run, server)?)

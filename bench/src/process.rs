@@ -26,6 +26,19 @@ impl ProcessId {
         Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
     }
 
+    /// Highest resident memory so far, in bytes.
+    pub(crate) fn resident_bytes_peak(self) -> anyhow::Result<u64> {
+        let path = format!("/proc/{}/status", self.0);
+        let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        status_kib(&text, "VmHWM:").map(|kib| kib << 10).with_context(|| format!("parse {path}"))
+    }
+
+    /// Open descriptors.
+    pub(crate) fn descriptors(self) -> anyhow::Result<usize> {
+        let path = format!("/proc/{}/fd", self.0);
+        Ok(fs::read_dir(&path).with_context(|| format!("read {path}"))?.count())
+    }
+
     /// Resident memory, in bytes.
     pub(crate) fn resident_bytes(self) -> anyhow::Result<u64> {
         let path = format!("/proc/{}/status", self.0);

@@ -10,7 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
 use thalweg_bench::{
-    Bandwidth, BenchOptions, ManySegments, MaxRate, OpenLoop, ProcessId, Scenario, Single, Verify,
+    Bandwidth, BenchOptions, Flood, ManySegments, MaxRate, OpenLoop, ProcessId, Scenario, Single,
+    Verify,
 };
 use thalweg_server::config::{ByteSize, Config};
 use thalweg_server::{Addresses, Locate};
@@ -96,6 +97,43 @@ enum Which {
         #[arg(long, default_value_t = 4)]
         window: usize,
     },
+    /// Attacks while established writers go on: what they keep of their rate, what memory it takes,
+    /// and that everything closes by itself afterwards.
+    Flood {
+        /// Connections open all the time.
+        #[arg(long, default_value_t = 10_000)]
+        connections: usize,
+        /// Writers among them.
+        #[arg(long, default_value_t = 1_000)]
+        writers: usize,
+        /// Events per second of all writers.
+        #[arg(long, default_value_t = 50_000)]
+        rate: u64,
+        /// Seconds of a slice with or without an attack.
+        #[arg(long, default_value_t = 6.0)]
+        seconds: f64,
+        /// Slices with each attack, and as many without.
+        #[arg(long, default_value_t = 3)]
+        slices: usize,
+        /// Attempts of the connection flood.
+        #[arg(long, default_value_t = 50_000)]
+        attempts: u64,
+        /// Writer ids of the flood of writer ids.
+        #[arg(long, default_value_t = 2_000_000)]
+        writer_ids: u64,
+        /// Per cent of their rate that writers must keep.
+        #[arg(long, default_value_t = 90)]
+        keep: u64,
+        /// Per cent of the best rate that must be left under three times the load.
+        #[arg(long, default_value_t = 80)]
+        overload: u64,
+        /// Memory of the server, the cache included.
+        #[arg(long, default_value = "1536MiB")]
+        memory: ByteSize,
+        /// Seconds after which the server gives up what stands still.
+        #[arg(long, default_value_t = 30)]
+        patience: u64,
+    },
     /// The same rate over many segments and over few, by turns.
     ManySegments {
         /// Events per second.
@@ -124,7 +162,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         u16::try_from(cores).unwrap_or(u16::MAX)
     });
-    let server = BenchServer::start(data.path(), shards, arguments.cache)?;
+    let flags = arguments.scenario.as_ref().map(server_flags).unwrap_or_default();
+    let server = BenchServer::start(data.path(), shards, arguments.cache, &flags)?;
     let addresses = server.addresses.clone();
     let locate = move |segment: &str| -> anyhow::Result<String> {
         let (host, port) = addresses.locate(segment);
@@ -139,6 +178,25 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
     thalweg_bench::run(options, &locate)?;
     server.stop()
+}
+
+/// What the scenario wants of its server.
+fn server_flags(which: &Which) -> Vec<String> {
+    let Which::Flood { connections, memory, patience, .. } = which else { return Vec::new() };
+    // Everybody comes from one address here, and attackers need some places beside the others.
+    let mut flags = vec!["--memory".to_owned(), format!("{}B", memory.0)];
+    for limit in [
+        format!("connections={}", connections + 500),
+        format!("connections-per-address={}", connections + 500),
+        format!("first-command-seconds={}", patience.div_ceil(3)),
+        format!("frame-seconds={patience}"),
+        format!("replies-seconds={patience}"),
+        format!("stall-seconds={patience}"),
+        format!("silence-seconds={}", 2 * patience),
+    ] {
+        flags.extend(["--limit".to_owned(), limit]);
+    }
+    flags
 }
 
 /// A scenario out of its settings.
@@ -176,6 +234,32 @@ fn scenario(which: Which) -> Scenario {
         Which::Bandwidth { slices, window } => {
             Scenario::Bandwidth(Bandwidth { slices, window, ..Bandwidth::default() })
         }
+        Which::Flood {
+            connections,
+            writers,
+            rate,
+            seconds,
+            slices,
+            attempts,
+            writer_ids,
+            keep,
+            overload,
+            memory,
+            patience,
+        } => Scenario::Flood(Flood {
+            connections,
+            writers,
+            events_per_second: rate,
+            slice: Duration::from_secs_f64(seconds),
+            slices,
+            attempts,
+            writer_ids,
+            keep_percent: keep,
+            overload_percent: overload,
+            memory_bytes: memory.0,
+            settle: Duration::from_secs(3 * patience + 10),
+            ..Flood::default()
+        }),
         Which::ManySegments { rate, many, seconds } => {
             let defaults = ManySegments::default();
             let load = OpenLoop {
@@ -195,7 +279,7 @@ struct BenchServer {
 }
 
 impl BenchServer {
-    fn start(data: &Path, shards: u16, cache: ByteSize) -> anyhow::Result<Self> {
+    fn start(data: &Path, shards: u16, cache: ByteSize, flags: &[String]) -> anyhow::Result<Self> {
         let (controller_port, data_port) = free_ports(shards)?;
         let config = Config {
             data: data.to_owned(),
@@ -214,6 +298,8 @@ impl BenchServer {
             .args(["--data-port", &data_port.to_string()])
             .args(["--shards", &shards.to_string()])
             .args(["--cache", &format!("{}B", cache.0)])
+            .args(["--admin", "off"])
+            .args(flags)
             .env("THALWEG_LOG", "warn")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
