@@ -143,6 +143,13 @@ impl Connection {
             Command::Padding(_) => return Ok(Some(Routed::Answered)),
             other => match translate::request(other)? {
                 (request_id, Translated::Request(request)) => {
+                    if let Some(source) = route::stray_source(&request, self.placement) {
+                        let segment = source.clone();
+                        let message = "source and target do not live together".to_owned();
+                        let refusal = Refusal::IllegalArgument { segment, message };
+                        self.write(request_id, Err(refusal));
+                        return Ok(Some(Routed::Answered));
+                    }
                     let container = route::container(&request, self.placement)
                         .expect("only an append names no segment, and it went another way");
                     Routing { request_id, container, request }

@@ -443,3 +443,39 @@ fn receive_sizes_follow_traffic_and_frames() {
     assert!(matches!(script.next(), Ok(None)));
     assert_eq!(size(&script), frame_bytes - header.len());
 }
+
+/// Shows that a merge of segments that do not live together is refused before anybody could take the
+/// source for missing, or for merged before.
+#[test]
+fn a_merge_across_containers_is_refused() {
+    let placement = Placement::new(8, 2);
+    let home = placement.container(SEGMENT);
+    let stray = (0..)
+        .map(|number| format!("scope/other/{number}.#epoch.0"))
+        .find(|name| placement.container(name) != home)
+        .expect("names are spread");
+    let mut script = Script::new();
+    script.send(MergeSegments {
+        request_id: 5,
+        target: SEGMENT.into(),
+        source: stray.as_str().into(),
+        delegation_token: Text::new(),
+        attribute_updates: Vec::new(),
+    });
+    script.send(MergeSegmentsBatch {
+        request_id: 6,
+        target: SEGMENT.into(),
+        sources: vec![SEGMENT.into(), stray.as_str().into()],
+        delegation_token: Text::new(),
+    });
+    for request_id in [5, 6] {
+        script.answered();
+        let refusal = ErrorMessage {
+            request_id,
+            segment: stray.as_str().into(),
+            message: "source and target do not live together".into(),
+            error_code: 0,
+        };
+        assert_eq!(script.sent(), [Command::from(refusal)]);
+    }
+}

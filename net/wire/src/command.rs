@@ -123,6 +123,14 @@ macro_rules! commands {
                 }
             }
 
+            /// The part that belongs to a type code, `None` for an unknown one.
+            pub const fn role_of(code: i32) -> Option<Role> {
+                match code {
+                    $($code => Some(Role::$role),)+
+                    _ => None,
+                }
+            }
+
             /// Reads the payload of a frame, always `Some` when it is well formed. Bytes behind the
             /// last field are ignored. The result has the type that the decoder hands out, because
             /// every repacking would copy a whole command.

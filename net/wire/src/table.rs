@@ -31,9 +31,9 @@ impl Field for TableKey {
     const BYTES_MIN: usize = 8;
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self, PayloadError> {
-        // The total repeats what the key length says; no peer checks it.
-        i32::decode(reader)?;
+        let total = i32::decode(reader)?;
         let key = Bytes::decode(reader)?;
+        check_total(total, key.len() + 12)?;
         let version = if key.is_empty() { KEY_NO_VERSION } else { i64::decode(reader)? };
         Ok(Self { key, version })
     }
@@ -52,6 +52,13 @@ impl Field for TableKey {
     }
 }
 
+/// The total of a key or value repeats what the length inside it says; who contradicts himself is
+/// not understood.
+fn check_total(total: i32, expected: usize) -> Result<(), PayloadError> {
+    let is_right = usize::try_from(total).is_ok_and(|total| total == expected);
+    if is_right { Ok(()) } else { Err(PayloadError::Count { count: total }) }
+}
+
 /// A key and its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableEntry {
@@ -66,9 +73,10 @@ impl Field for TableEntry {
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self, PayloadError> {
         let key = TableKey::decode(reader)?;
-        // The total of the value, as unchecked as that of the key.
-        i32::decode(reader)?;
-        Ok(Self { key, value: Bytes::decode(reader)? })
+        let total = i32::decode(reader)?;
+        let value = Bytes::decode(reader)?;
+        check_total(total, value.len() + 4)?;
+        Ok(Self { key, value })
     }
 
     fn encode(&self, out: &mut BytesMut) {

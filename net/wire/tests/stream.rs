@@ -207,3 +207,35 @@ fn bool_is_read_as_non_zero_and_written_as_one() {
         assert_eq!(out[out.len() - 1], u8::from(byte != 0));
     }
 }
+
+/// Shows that a table key or value whose total contradicts the length inside it is malformed,
+/// whichever of the two is the lie.
+#[test]
+fn totals_of_keys_and_values_must_agree_with_their_lengths() {
+    let entry = TableEntry {
+        key: TableKey { key: Bytes::from_static(b"key"), version: 5 },
+        value: Bytes::from_static(b"value"),
+    };
+    let mut frame = BytesMut::new();
+    Command::from(UpdateTableEntries {
+        request_id: 1,
+        segment: "t".into(),
+        delegation_token: "".into(),
+        entries: vec![entry],
+        table_segment_offset: -1,
+    })
+    .encode(&mut frame);
+    // Header, request id, name, token and count come before the entry.
+    let entry_at = 8 + 8 + 3 + 2 + 4;
+    for (at, right) in [(0, 15), (19, 9)] {
+        let at = entry_at + at;
+        assert_eq!(frame[at..at + 4], i32::to_be_bytes(right), "a total is here");
+        for lie in [right - 1, right + 1, 0, -1, i32::MIN, i32::MAX] {
+            let mut bad = frame.clone();
+            bad[at..at + 4].copy_from_slice(&lie.to_be_bytes());
+            let decoded = Decoder::new(FRAME_BYTES_MAX).decode(&mut bad);
+            assert!(matches!(decoded, Err(DecodeError::Payload { .. })), "{lie}: {decoded:?}");
+        }
+    }
+    assert!(Decoder::new(FRAME_BYTES_MAX).decode(&mut frame).is_ok_and(|it| it.is_some()));
+}

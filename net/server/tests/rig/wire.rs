@@ -92,8 +92,17 @@ impl Wire {
     /// The next reply, whatever it answers. Echoed keep-alives are passed over.
     pub(crate) fn receive(&mut self) -> Answer {
         loop {
+            match self.receive_frame()? {
+                Command::KeepAlive(_) => {}
+                command => return Ok(command),
+            }
+        }
+    }
+
+    /// The next frame, keep-alives included.
+    pub(crate) fn receive_frame(&mut self) -> Answer {
+        loop {
             match self.decoder.decode(&mut self.received) {
-                Ok(Some(Command::KeepAlive(_))) => continue,
                 Ok(Some(command)) => return Ok(command),
                 Ok(None) => {}
                 Err(error) => panic!("the server sent what is no command: {error}"),
