@@ -9,8 +9,9 @@
 use bytes::Bytes;
 
 use crate::apply::Applied;
+use crate::canary::{self, Canary};
 use crate::container::{Container, No, Shared, no_such_segment};
-use crate::id::{SegmentName, SessionId, Token, WriterId};
+use crate::id::{NULL_ATTRIBUTE_VALUE, SegmentName, SessionId, Token, WriterId};
 use crate::index::FrameReference;
 use crate::operation::{APPEND_HEADER_BYTES, AppendOperation, encode_append};
 use crate::pending::Step;
@@ -66,6 +67,9 @@ impl Container {
             return Err(Refusal::Unsupported { operation: "setupAppend" }.into());
         }
         let peer = Peer::from(token);
+        if canary::has(Canary::DedupeByConnection) {
+            segment.attributes.set(writer.into(), NULL_ATTRIBUTE_VALUE);
+        }
         let last_event_number = segment.attributes.value(writer.into());
         let earlier = segment.writers.insert(writer, session);
         if let Some(earlier) = earlier.filter(|earlier| *earlier != session) {
@@ -147,7 +151,8 @@ impl Container {
         let Some(segment) = self.segments.get(session.segment) else {
             return Err(no_such_segment(&session.name, None));
         };
-        if segment.is_sealed {
+        let misses_seal = canary::has(Canary::SealMissesInFlight) && !segment.is_sealed_durably;
+        if segment.is_sealed && !misses_seal {
             let segment = session.name.clone();
             return Err(Refusal::SegmentSealed { segment, offset: event_number }.into());
         }
@@ -262,7 +267,9 @@ impl Container {
             Step::Seal(handle) => {
                 if let Some(segment) = self.segments.get_mut(handle) {
                     assert!(segment.is_sealed, "a durable seal was accepted");
-                    assert!(segment.durable_length == segment.length, "nothing follows a seal");
+                    let is_last = segment.durable_length == segment.length;
+                    let is_missed = canary::has(Canary::SealMissesInFlight);
+                    assert!(is_last || is_missed, "nothing follows a seal");
                     segment.is_sealed_durably = true;
                     self.wake(handle);
                 }

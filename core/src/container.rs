@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::append::Session;
 use crate::apply::Applied;
 use crate::cache::{HistoryCache, TailCache};
+use crate::canary::{self, Canary};
 use crate::checkpoint::CheckpointState;
 use crate::fault::Fault;
 use crate::fetch::Fetches;
@@ -121,6 +122,13 @@ impl Container {
         effects: &mut Vec<Effect>,
     ) {
         if self.state != ContainerState::Serving {
+            if canary::has(Canary::NoSuchSegmentWhileRecovering)
+                && let Request::Read { segment, .. } | Request::SetupAppend { segment, .. } =
+                    request
+            {
+                let reply = Err(Refusal::NoSuchSegment { segment, offset: -1 });
+                return effects.push(Effect::Reply { token, reply });
+            }
             effects.push(Effect::Close { token, reason: CloseReason::Unavailable });
             return;
         }
@@ -255,6 +263,9 @@ impl Container {
         for handle in self.touched.remove(&number).unwrap_or_default() {
             let Some(segment) = self.segments.get_mut(handle) else { continue };
             extents += segment.index.resolve(number, address);
+            if canary::has(Canary::VisibleBeforeDurable) {
+                segment.durable_length = segment.index.resolved_end().max(segment.durable_length);
+            }
         }
         files.add(address.file(), extents as u64);
     }

@@ -192,6 +192,19 @@ impl Index {
         pending
     }
 
+    /// Drops the last extent, as a planted bug does; gives its length.
+    pub(crate) fn drop_last(&mut self) -> u64 {
+        let Some(last) = self.extents.pop_back() else { return 0 };
+        self.unresolved -= usize::from(last.frame.address().is_none());
+        u64::from(last.length)
+    }
+
+    /// End of what is in frames with addresses.
+    pub(crate) fn resolved_end(&self) -> Offset {
+        let known = self.extents.iter().rev().find(|extent| extent.frame.address().is_some());
+        known.map_or(Offset(0), Extent::end)
+    }
+
     fn add_own(&mut self, segment: SegmentId, base: Offset, start: Offset, end: Offset) {
         if start < end {
             self.origins.push_back(Origin { start, end, segment, base });

@@ -9,7 +9,6 @@ mod append;
 mod apply;
 mod attribute;
 mod cache;
-#[cfg(feature = "canary")]
 pub mod canary;
 mod checkpoint;
 mod container;

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::attribute::Attributes;
+use crate::canary::{self, Canary};
 use crate::fault::Fault;
 use crate::id::{SegmentId, SegmentName, SessionId, WriterId};
 use crate::index::Index;
@@ -89,6 +90,9 @@ impl Segment {
 
     /// The durable length grows to `length`.
     pub(crate) fn commit_length(&mut self, length: Offset) {
+        if canary::has(Canary::VisibleBeforeDurable) && length < self.durable_length {
+            return;
+        }
         assert!(length >= self.durable_length, "the durable length only grows");
         assert!(length <= self.length, "what becomes durable was accepted");
         self.durable_length = length;

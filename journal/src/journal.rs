@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use thalweg_core::canary::{self, Canary};
 use thalweg_core::env::device::{Device, DeviceEvent};
 use thalweg_core::env::journal::{self, JournalEvent, Opened, Recovered};
 use thalweg_core::fault::Fault;
@@ -22,7 +23,7 @@ use crate::fetch::{self, Fetch, Fetches};
 use crate::files::{
     Files, LiveFile, Situation, fault_of, header_block, journal_name, usable_bytes, zero_block,
 };
-use crate::layout::{FileHeader, Owner, RecordHeader, RecordKind, Sequence};
+use crate::layout::{BLOCK, FileHeader, Owner, RecordHeader, RecordKind, Sequence};
 use crate::port::{Port, Purpose, purpose_of};
 use crate::writer::{Tail, Writer};
 
@@ -174,6 +175,17 @@ impl<D: Device> Journal<D> {
         let address = header.address;
         let handle = self.files.live[&address.file()].handle;
         let offset = address.file_offset();
+        if canary::has(Canary::SyncBesideWrites) {
+            self.port.start(Purpose::Record, |device, token| {
+                device.write(handle, offset, bytes, token);
+            });
+            let token =
+                self.port.start(Purpose::Record, |device, token| device.sync(handle, token));
+            return self.writer().record_submitted(token, header);
+        }
+        let is_short = canary::has(Canary::ShortWriteIgnored) && header.sequence.0.is_multiple_of(16);
+        let written = if is_short { bytes.len() / 2 / BLOCK * BLOCK } else { bytes.len() };
+        let bytes = if written > 0 { bytes.slice(..written) } else { bytes };
         let token = self.port.start(Purpose::Record, |device, token| {
             #[cfg(any(test, feature = "canary"))]
             if self.config.has(crate::Canary::AckBeforeSync) {
@@ -201,7 +213,12 @@ impl<D: Device> Journal<D> {
 
     fn write_completed(&mut self, event: &DeviceEvent) -> Option<Fault> {
         let writer = self.writer.as_mut()?;
-        let file = writer.completed(event.token, event.outcome.is_ok())?;
+        let is_believed = canary::has(Canary::SyncRetriedAfterError);
+        let is_durable = event.outcome.is_ok() || is_believed;
+        let file = writer.completed(event.token, is_durable)?;
+        if is_durable {
+            return None;
+        }
         let error = event.outcome.as_ref().err()?;
         self.poisoned.insert(file);
         if let Some(live) = self.files.live.get_mut(&file) {

@@ -7,6 +7,7 @@
 //! file when the end is not to be written to. A crash anywhere leaves a directory from which the
 //! same end is found. Unreadable is never a reason to remove a file.
 
+use thalweg_core::canary::{self, Canary};
 use thalweg_core::env::device::{Device, FileHandle};
 use thalweg_core::env::journal::{Opened, Recovered};
 use thalweg_core::fault::{Fault, FaultClass};
@@ -332,6 +333,9 @@ impl<D: Device> Journal<D> {
     }
 
     pub(crate) fn sync_directory(&mut self) -> Result<(), Fault> {
+        if canary::has(Canary::DirectoryNotSynced) {
+            return Ok(());
+        }
         let synced = self.port.run(|device, token| device.sync_directory(token));
         synced.map(drop).map_err(|error| fault_of("sync", "journal directory", &error))
     }
@@ -385,6 +389,8 @@ impl<D: Device> Journal<D> {
             && self.claim.is_own_file(file.id)
         {
             let tail = Tail { file: file.id, block: end.at.block, blocks: file.blocks() };
+            let revives = canary::has(Canary::StaleBytesRevived);
+            let epoch = if revives { end.chain_epoch } else { epoch };
             match self.write_opening(tail, epoch, chain) {
                 Ok(()) => return Ok(()),
                 Err(fault) => tracing::warn!(%fault, "the journal goes on in another file"),
@@ -433,6 +439,10 @@ impl<D: Device> Journal<D> {
         chain: ChainEnd,
     ) -> Result<(), Fault> {
         let mut writer = Writer::new(self.owner, epoch, tail, chain);
+        if canary::has(Canary::StaleBytesRevived) {
+            self.writer = Some(writer);
+            return Ok(());
+        }
         let mut block = zero_block();
         let nobody = ContainerMask::default();
         let header = writer.compose(RecordKind::Opening, 0, nobody, chain.replay, &mut block);

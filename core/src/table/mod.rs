@@ -31,6 +31,7 @@ use bytes::Bytes;
 pub use page::DeltaPage;
 pub use refusal::TableRefusal;
 
+use crate::canary::{self, Canary};
 use crate::limits::{
     TABLE_ENTRY_BYTES_MAX, TABLE_ENTRY_HEADER_BYTES, TABLE_KEY_BYTES_MAX, TABLE_KEY_LENGTH_MAX,
     WIRE_FRAME_BYTES_MAX,
@@ -170,7 +171,13 @@ impl Table {
     /// for absent ones.
     pub fn apply_remove(&mut self, keys: &[TableKey]) {
         for key in keys {
-            self.length = self.length.advance(log_bytes(&key.key, &[]) as u64);
+            let version = self.by_key.get(key.key.as_ref()).copied();
+            let reuses = canary::has(Canary::TableVersionReused);
+            if let Some(version) = version.filter(|_| reuses && self.ends_with(&key.key)) {
+                self.length = Offset(version.unsigned_abs());
+            } else {
+                self.length = self.length.advance(log_bytes(&key.key, &[]) as u64);
+            }
             self.forget(&key.key);
         }
     }
@@ -217,6 +224,14 @@ impl Table {
         }
         let earlier = self.by_key.insert(record, version);
         debug_assert!(earlier.is_none(), "the caller removed the key");
+    }
+
+    /// Whether the entry of `key` is the last of the log.
+    fn ends_with(&self, key: &[u8]) -> bool {
+        self.by_key.get_key_value(key).is_some_and(|(record, version)| {
+            let bytes = log_bytes(record.key(), record.value()) as u64;
+            Offset(version.unsigned_abs() + bytes) == self.length
+        })
     }
 
     /// Drops the record of `key`, if there is one.

@@ -4,6 +4,7 @@
 use std::io;
 
 use bytes::Bytes;
+use thalweg_core::canary::{self, Canary};
 use thalweg_core::env::device::{Device, DeviceOutcome, FileHandle, OperationToken};
 use thalweg_core::fault::Fault;
 use thalweg_core::position::FileId;
@@ -115,6 +116,7 @@ impl Job {
                 Promote::Name => {
                     device.rename(&spare_name(spare.number), &journal_name(*id), token)
                 }
+                Promote::SyncName if canary::has(Canary::DirectoryNotSynced) => device.list(token),
                 Promote::SyncName => device.sync_directory(token),
                 Promote::Header => device.write_durable(spare.handle, 0, header.clone(), token),
             },

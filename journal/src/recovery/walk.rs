@@ -12,6 +12,7 @@
 //! went on in. Records of a lower epoch were cut; they are passed over without a word.
 
 use bytes::Bytes;
+use thalweg_core::canary::{self, Canary};
 use thalweg_core::env::device::Device;
 use thalweg_core::fault::{Fault, FaultClass};
 use thalweg_core::frame::{ContainerMask, FRAME_HEADER_BYTES};
@@ -91,6 +92,8 @@ pub(crate) struct End {
     pub(crate) last: Option<RecordHeader>,
     /// Highest epoch met.
     pub(crate) epoch: ContainerEpoch,
+    /// Epoch of the last record.
+    pub(crate) chain_epoch: ContainerEpoch,
     /// Highest sequence known durable.
     pub(crate) watermark: Sequence,
     /// The place cannot be written to: what lies there is not known.
@@ -226,6 +229,7 @@ impl<'a, D: Device> Walk<'a, D> {
             last_frame: self.last_frame,
             last: self.last,
             epoch: self.highest_epoch.max(self.chain.epoch),
+            chain_epoch: self.chain.epoch,
             watermark,
             needs_new_file: self.needs_new_file,
             tail_bytes,
@@ -274,7 +278,8 @@ impl<'a, D: Device> Walk<'a, D> {
         let later = self.files.iter().enumerate().skip(self.at.file + 1);
         let starts = later.filter_map(|(index, file)| {
             let (start, epoch) = file.start()?;
-            (epoch >= self.chain.epoch).then_some((start.first, index))
+            let is_ours = epoch >= self.chain.epoch || canary::has(Canary::NoEpochInRecords);
+            is_ours.then_some((start.first, index))
         });
         self.next_file = starts.min_by_key(|&(first, index)| (first, std::cmp::Reverse(index)));
     }
@@ -334,12 +339,16 @@ impl<'a, D: Device> Walk<'a, D> {
             return Verdict::Bad;
         };
         let chain = &self.chain;
-        let epoch_fits = header.epoch == chain.epoch
+        let has_epochs = !canary::has(Canary::NoEpochInRecords);
+        let is_chained = has_epochs && !canary::has(Canary::StaleBytesRevived);
+        let epoch_fits = !has_epochs
+            || header.epoch == chain.epoch
             || (header.epoch > chain.epoch
                 && (chain.expected.is_none() || header.kind == RecordKind::Opening));
         let fits = epoch_fits
             && chain.expected.is_none_or(|expected| expected == header.sequence)
-            && chain.checksum.is_none_or(|checksum| checksum == header.previous_checksum);
+            && (!is_chained
+                || chain.checksum.is_none_or(|checksum| checksum == header.previous_checksum));
         if !fits {
             return Verdict::Bad;
         }

@@ -33,7 +33,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use faults::{Fault, FaultId, FaultKind, Mask};
 pub use minimal::minimal;
-pub use options::Canary;
+pub use thalweg_core::canary::Canary;
 
 use crate::clock::Clock;
 use crate::faults::Faults;
@@ -118,9 +118,7 @@ pub fn run(seed: u64, run: &Run) -> Verdict {
     let mut options = Options::draw(&mut rng.split(0), run.canary, run.rots);
     options.operations = options.operations.min(run.operations_max.unwrap_or(u64::MAX));
     #[cfg(feature = "canary")]
-    thalweg_core::canary::forget_event_numbers(
-        run.canary == Some(Canary::ForgetEventNumberOverRestart),
-    );
+    thalweg_core::canary::plant(run.canary);
     let clock = Clock::default();
     let trace = Trace::new(clock.clone(), run.is_verbose);
     let faults = Faults::new(run.mask.clone(), clock.clone(), trace.clone());

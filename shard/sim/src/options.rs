@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use thalweg_core::canary::Canary;
 use thalweg_core::id::ShardId;
 use thalweg_core::limits::Limits;
 use thalweg_journal::Exclusion;
@@ -16,34 +17,6 @@ use crate::link::LinkOptions;
 use crate::payload::EventSizes;
 use crate::rng::Rng;
 use crate::weather::Weather;
-
-/// A planted bug.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Canary {
-    /// The journal reports frames durable before they are synced.
-    AckBeforeSync,
-    /// The journal does not look at payload checksums.
-    SkipPayloadChecksum,
-    /// The journal takes any bad record for its end.
-    CutAcknowledgedTail,
-    /// The engine does not restore event numbers after a restart.
-    ForgetEventNumberOverRestart,
-}
-
-impl Canary {
-    /// All of them.
-    pub const ALL: [Self; 4] = [
-        Self::AckBeforeSync,
-        Self::SkipPayloadChecksum,
-        Self::CutAcknowledgedTail,
-        Self::ForgetEventNumberOverRestart,
-    ];
-
-    /// The canary of this name.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|canary| format!("{canary:?}") == name)
-    }
-}
 
 /// The cast of a world.
 #[derive(Clone, Copy, Debug)]
@@ -125,11 +98,10 @@ impl Options {
             weather: Weather::draw(rng),
             crash_in_recovery_percent: rng.pick(&[0, 20, 60]),
             canary,
-            // Within the promise damage is never met where it must not be cut.
-            rots: rots || canary == Some(Canary::CutAcknowledgedTail),
+            rots,
         };
-        if canary.is_some() || rots {
-            // Planted bugs and rot show only over a restart.
+        if rots {
+            // Rot shows only over a restart.
             options.crash_every_us = options.crash_every_us.max(20_000);
             options.weather.kill_often();
         }
@@ -138,6 +110,9 @@ impl Options {
         }
         // Within the promise there is one fault of this kind.
         options.weather.damages &= canary.is_none() && !rots;
+        if let Some(canary) = canary {
+            options.provoke(canary, rng);
+        }
         options
     }
 
@@ -197,7 +172,7 @@ impl Options {
             Some(Canary::AckBeforeSync) => Some(thalweg_journal::Canary::AckBeforeSync),
             Some(Canary::SkipPayloadChecksum) => Some(thalweg_journal::Canary::SkipPayloadChecksum),
             Some(Canary::CutAcknowledgedTail) => Some(thalweg_journal::Canary::CutAcknowledgedTail),
-            Some(Canary::ForgetEventNumberOverRestart) | None => None,
+            _ => None,
         };
         config
     }
@@ -206,6 +181,37 @@ impl Options {
     fn plant(&self, config: thalweg_journal::Config) -> thalweg_journal::Config {
         assert!(self.canary.is_none(), "bugs are planted only with the feature");
         config
+    }
+
+    /// Gives a planted bug what it needs to show: the rarest of it would otherwise take long.
+    fn provoke(&mut self, canary: Canary, rng: &mut Rng) {
+        // Most planted bugs show only over a restart.
+        self.crash_every_us = self.crash_every_us.max(20_000);
+        self.weather.kill_often();
+        match canary {
+            // Within the promise damage is never met where it must not be cut.
+            Canary::CutAcknowledgedTail => self.rots = true,
+            Canary::NoSuchSegmentWhileRecovering => self.weather.damages = true,
+            Canary::SyncRetriedAfterError => self.disk.write_fault_per_million = 8_000,
+            Canary::StaleBytesRevived | Canary::NoEpochInRecords => {
+                self.frames_in_flight_max = 4;
+                self.power_cut_percent = 100;
+                self.limits.accepted_bytes_max = 64 << 10;
+            }
+            Canary::MergeDropsLastAppend => {
+                self.cast.streams = self.cast.streams.max(2);
+                self.cast.transactions = 2;
+            }
+            Canary::SealMissesInFlight => {
+                self.cast.seals = true;
+                self.cast.transactions = 0;
+            }
+            Canary::TableVersionReused => self.cast.tables = 2,
+            Canary::AckBeforeSync | Canary::SyncBesideWrites | Canary::DirectoryNotSynced => {
+                self.power_cut_percent = rng.pick(&[50, 100]);
+            }
+            _ => {}
+        }
     }
 }
 
