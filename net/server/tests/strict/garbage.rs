@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::desk::Desk;
+use crate::desk::{Desk, encoded};
 use crate::every::{Subjects, samples};
 use crate::rig;
 use crate::rig::dice::{Dice, seed};
@@ -64,7 +64,7 @@ fn garbage_frames_leave_the_server_as_it_was() {
     let mut desk = Desk::new(server.ports()[0]);
     let subjects = Subjects::new(&mut desk);
     let known: Vec<Vec<u8>> =
-        samples(&subjects).iter().map(|it| crate::desk::encoded(&[it.command.clone()])).collect();
+        samples(&subjects).iter().map(|it| encoded(std::slice::from_ref(&it.command))).collect();
     // The honest writer lives where no changed name leads.
     desk.clear();
     let honest = desk.empty();
