@@ -109,7 +109,8 @@ pub struct Config {
     pub trim_interval: Duration,
     /// How long connections may stand still.
     pub patience: Patience,
-    /// Longest that a stop waits for frames in flight. Default 10 s.
+    /// Longest that a stop waits for frames in flight, so that the whole of it takes less than 10 s.
+    /// Default 8 s.
     pub stop_patience: Duration,
     /// Recoveries in place after a journal failure before the shard counts as given up: it then
     /// tries only now and then. Default 10.
@@ -140,7 +141,7 @@ impl Config {
             receive_patience: Duration::from_secs(30),
             trim_interval: Duration::from_secs(1),
             patience: Patience::default(),
-            stop_patience: Duration::from_secs(10),
+            stop_patience: Duration::from_secs(8),
             boot_attempts: 10,
             boot_delay: Duration::from_millis(100),
             boot_retry: Duration::from_secs(30),

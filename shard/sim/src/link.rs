@@ -171,6 +171,20 @@ impl Links {
         self.options.reset_per_million = 0;
         self.options.half_close_per_million = 0;
         self.options.clog_per_million = 0;
+        let now = self.clock.nanos();
+        let is_late =
+            |(_, arrival): &(ConnectionId, Arrival)| matches!(arrival, Arrival::Reset { .. });
+        let late: Vec<(u64, u64)> = self
+            .arrivals
+            .range((now, 0)..)
+            .filter(|(_, entry)| is_late(entry))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in late {
+            let (connection, arrival) = self.arrivals.remove(&key).expect("just listed");
+            let at = now + self.delay();
+            self.schedule(at, connection, arrival);
+        }
     }
 
     /// Every connection breaks.

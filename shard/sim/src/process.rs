@@ -211,6 +211,22 @@ impl Process {
         Turn::Taken
     }
 
+    /// Which containers are refused and why, and what else does not serve.
+    pub(crate) fn refusals(&mut self) -> Vec<String> {
+        let shards = self.threads.iter_mut().filter_map(|thread| thread.shard.as_mut());
+        let statuses = shards.map(Shard::status);
+        statuses
+            .flat_map(|status| {
+                let state = format!("{:?} {:?} {}", status.shard, status.health, status.reason);
+                let refused = status
+                    .quarantined
+                    .into_iter()
+                    .map(|refused| format!("{:?} {}", refused.container, refused.reason));
+                refused.chain([state]).collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
     /// A thread is gone; the others do not know yet.
     pub(crate) fn bury(&mut self, shared: &Shared, index: usize) {
         let thread = &mut self.threads[index];

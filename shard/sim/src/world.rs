@@ -39,6 +39,8 @@ const STOPPING_MAX: u64 = 10 * SECOND;
 const HEALING_TURNS_MAX: u64 = 400_000;
 /// Turns in a tenth of a millisecond that only a shard without anything to do can take.
 const SPINNING_TURNS: u64 = 20_000;
+/// Until shards have learned of all connections that are gone.
+const LEARNING: u64 = 50 * MILLISECOND;
 /// How long damaged containers are tried when everybody else has finished.
 const DAMAGED_PATIENCE: u64 = SECOND / 2;
 
@@ -164,8 +166,13 @@ impl World {
                 .filter(|(_, client)| !client.is_done())
                 .map(|(id, client)| format!("{id} {}", client.name()))
                 .collect();
+            let refused: Vec<String> =
+                self.processes.iter_mut().flat_map(Process::refusals).collect();
             let trace = self.shared.trace.clone();
-            trace.violation(invariant, format_args!("not finished in time: {undone:?}"));
+            trace.violation(
+                invariant,
+                format_args!("not finished in time: {undone:?}, refused: {refused:?}"),
+            );
         }
     }
 
@@ -582,7 +589,8 @@ impl World {
             let id = self.clients.len();
             let rng = self.rng.split(label);
             let role = Box::new(Sequential::new(verifier, 10));
-            self.clients.push(Client::new(id, rng, role, self.now()));
+            let at = self.now() + LEARNING;
+            self.clients.push(Client::new(id, rng, role, at));
         }
     }
 }
