@@ -35,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) pace: Pace<Job>,
     pub(crate) tally: Tally,
     is_on: AtomicBool,
+    is_lying: AtomicBool,
 }
 
 struct State {
@@ -58,6 +59,7 @@ impl Shared {
             pace: Pace::new(),
             tally: Tally::default(),
             is_on: AtomicBool::new(true),
+            is_lying: AtomicBool::new(false),
         })
     }
 
@@ -82,6 +84,10 @@ impl Shared {
         self.is_on.store(false, Ordering::SeqCst);
         let unanswered = self.pace.len() as u64;
         CutReport { unanswered, ..state.tree.cut(cut) }
+    }
+
+    pub(crate) fn lie(&self, is_lying: bool) {
+        self.is_lying.store(is_lying, Ordering::SeqCst);
     }
 
     pub(crate) fn power_on(&self) {
@@ -168,7 +174,10 @@ impl Shared {
                 answer(
                     reply,
                     self.begin(Operation::Sync, number, "").and_then(|mut state| {
-                        state.tree.content(number).map_err(errno)?.sync(mark);
+                        let content = state.tree.content(number).map_err(errno)?;
+                        if !self.is_lying.load(Ordering::SeqCst) {
+                            content.sync(mark);
+                        }
                         Ok(())
                     }),
                 );

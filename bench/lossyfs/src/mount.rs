@@ -112,6 +112,12 @@ impl Lossy {
         self.shared.power_on();
     }
 
+    /// From now on syncs of files are answered and not carried out, or are again: a disk that lies,
+    /// by which a test shows that it would notice.
+    pub fn lie_about_syncs(&self, is_lying: bool) {
+        self.shared.lie(is_lying);
+    }
+
     /// Lets operations fail.
     pub fn fail(&self, fault: Fault) {
         self.shared.faults(|faults| faults.add(fault));

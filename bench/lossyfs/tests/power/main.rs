@@ -11,6 +11,8 @@ mod writer;
 use std::time::{Duration, Instant};
 
 use rig::{Rig, connect, setting, wait_until};
+use thalweg_crash::process::Server;
+use thalweg_crash::wire::Trouble;
 use thalweg_lossyfs::fault::{Fault, Operation};
 use thalweg_lossyfs::power::{Cut, CutReport};
 use thalweg_wire::Command;
@@ -39,7 +41,7 @@ fn cut_again_and_again(name: &str, cuts_default: u64, mut how: impl FnMut(u64) -
     for number in 0..cuts {
         if number % 5 == 4 {
             // In the middle of a recovery, or soon after a short one.
-            let server = thalweg_crash::process::Server::launch(&rig.settings).expect("starts");
+            let server = Server::launch(&rig.settings).expect("starts");
             let operations = rig.lossy.count(Operation::Read) + next(&mut dice) % 60;
             let begin = Instant::now();
             while rig.lossy.count(Operation::Read) < operations && begin.elapsed() < RECOVERY_MAX {
@@ -133,7 +135,7 @@ fn a_failed_read_during_recovery_costs_nothing_acknowledged() {
     for pass in [0, 1, 3, 9] {
         rig.power_cut(Cut::DropAll);
         rig.lossy.fail(Fault { pass, ..Fault::once(Operation::Read, "/journal-") });
-        let mut server = thalweg_crash::process::Server::launch(&rig.settings).expect("starts");
+        let mut server = Server::launch(&rig.settings).expect("starts");
         if let Err(error) = server.wait_ready(rig::PATIENCE) {
             println!("the start is refused: {error}");
             drop(server);
@@ -143,6 +145,51 @@ fn a_failed_read_during_recovery_costs_nothing_acknowledged() {
         }
         rig.lossy.heal();
         rig.verify();
+    }
+}
+
+/// Shows F12 while serving: a read that fails is repeated or answered with a close, never with other
+/// bytes, and the same range is readable afterwards.
+#[test]
+fn a_failed_read_is_answered_right_or_with_a_close() {
+    let Some(mut rig) = Rig::mount() else { return };
+    // Far more data than memory for it.
+    rig.settings = rig.settings.clone().with("--cache", "32MiB");
+    rig.writers.iter_mut().for_each(|writer| writer.keeps_all = true);
+    rig.boot();
+    rig.load(|load| load.wait_each(30_000));
+    for fail in [1, 1000] {
+        let fired = rig.lossy.faults_fired();
+        rig.lossy.fail(Fault { fail, ..Fault::once(Operation::Read, "/journal-") });
+        match rig.judge() {
+            Ok(_) => println!("{fail} failures: read again"),
+            Err(Trouble::Closed) => println!("{fail} failures: closed"),
+            Err(trouble) => panic!("{trouble}"),
+        }
+        assert!(rig.lossy.faults_fired() > fired, "no read of the journal failed");
+        rig.lossy.heal();
+        rig.verify();
+    }
+}
+
+/// Shows that these tests notice a loss: on a disk that answers syncs and does not carry them out, a
+/// power cut takes acknowledged events, and the judge says so.
+#[test]
+fn a_disk_that_lies_about_syncs_is_found_out() {
+    let Some(mut rig) = Rig::start() else { return };
+    rig.load(|load| load.wait_each(100));
+    rig.lossy.lie_about_syncs(true);
+    rig.load(|load| load.wait_each(100));
+    rig.power_cut(Cut::DropAll);
+    rig.lossy.lie_about_syncs(false);
+    let mut server = Server::launch(&rig.settings).expect("it is executable");
+    if let Err(error) = server.wait_ready(rig::PATIENCE) {
+        return println!("found out by the server: {error}");
+    }
+    rig.server = Some(server);
+    match rig.judge() {
+        Err(Trouble::Wrong(text)) => println!("found out: {text}"),
+        other => panic!("{other:?} where acknowledged events are lost"),
     }
 }
 

@@ -146,18 +146,16 @@ impl Rig {
     /// Reads everything back and compares with what was acknowledged, seen and sent. Gives the number
     /// of events judged.
     pub(crate) fn verify(&mut self) -> u64 {
+        self.judge().unwrap_or_else(|trouble| {
+            let log = self.server.as_ref().map_or_else(String::new, Server::log);
+            panic!("{trouble}; log of the server:\n{log}")
+        })
+    }
+
+    /// As [`Rig::verify`]; what is wrong is the caller's to judge.
+    pub(crate) fn judge(&mut self) -> Result<u64, Trouble> {
         let address = self.address();
-        let mut events = 0;
-        for writer in &mut self.writers {
-            match writer.verify(address) {
-                Ok(judged) => events += judged,
-                Err(trouble) => {
-                    let log = self.server.as_ref().map_or_else(String::new, Server::log);
-                    panic!("{trouble}; log of the server:\n{log}");
-                }
-            }
-        }
-        events
+        self.writers.iter_mut().map(|writer| writer.verify(address)).sum()
     }
 }
 

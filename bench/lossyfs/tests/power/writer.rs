@@ -38,6 +38,8 @@ pub(crate) struct Writer {
     /// All before is verified: place of the event with the number after `checked_number`.
     checked_offset: i64,
     checked_number: i64,
+    /// Verified events are not truncated.
+    pub(crate) keeps_all: bool,
 }
 
 pub(crate) fn connect(address: SocketAddr, stop: &StopSwitch) -> Result<Wire, Trouble> {
@@ -54,6 +56,7 @@ impl Writer {
             seen: AtomicI64::new(0),
             checked_offset: 0,
             checked_number: 0,
+            keeps_all: false,
         }
     }
 
@@ -192,7 +195,7 @@ impl Writer {
             return Err(self.wrong(&format!("{stored} events are stored, {last} told")));
         }
         self.acknowledged = last;
-        if info.write_offset - self.checked_offset > KEPT_BYTES {
+        if !self.keeps_all && info.write_offset - self.checked_offset > KEPT_BYTES {
             let place = events[events.len() / 2];
             match wire.ask(|request_id| truncate(request_id, &self.segment, place))? {
                 Command::SegmentTruncated(_) => {}
