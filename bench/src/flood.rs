@@ -116,8 +116,8 @@ pub struct FloodResult {
     pub peak: f64,
     /// Rate when three times as much is under way.
     pub overloaded: f64,
-    /// Descriptors of the server with all connections open, before and after the floods.
-    pub descriptors: (usize, usize),
+    /// Sockets of the server with all connections open, before and after the floods.
+    pub sockets: (usize, usize),
     /// Time until everything that attackers left was closed.
     pub settled_after: Duration,
     /// Highest resident memory, bytes.
@@ -192,13 +192,13 @@ impl Flood {
         let mut writers = Writers::open(&places, self)?;
         eprintln!("{} connections are open, {} write", self.connections, self.writers);
         writers.run(self.slice)?;
-        let descriptors = server.descriptors()?;
+        let sockets = server.sockets()?;
         let mut rows = Vec::new();
         for attack in Attack::ALL {
             rows.push(self.flood(attack, (&places, &history), &mut writers, server)?);
         }
-        let settled_after = self.settle(server, descriptors)?;
-        let after = server.descriptors()?;
+        let settled_after = self.settle(server, sockets)?;
+        let after = server.sockets()?;
         let peak = writers.saturate(self.slice, PEAK_WINDOW)?;
         let overloaded = writers.saturate(self.slice, 3 * PEAK_WINDOW)?;
         drop(idle);
@@ -206,7 +206,7 @@ impl Flood {
             rows,
             peak,
             overloaded,
-            descriptors: (descriptors, after),
+            sockets: (sockets, after),
             settled_after,
             resident_peak: server.resident_bytes_peak()?,
         };
@@ -256,14 +256,14 @@ impl Flood {
         Ok(row)
     }
 
-    /// Waits until the server has no more descriptors than before the floods.
-    fn settle(&self, server: ProcessId, descriptors: usize) -> anyhow::Result<Duration> {
+    /// Waits until the server has no more sockets than before the floods.
+    fn settle(&self, server: ProcessId, sockets: usize) -> anyhow::Result<Duration> {
         let begin = Instant::now();
-        while server.descriptors()? > descriptors {
+        while server.sockets()? > sockets {
             ensure!(
                 begin.elapsed() < self.settle,
-                "{} descriptors are open {:?} after the floods, {descriptors} were before",
-                server.descriptors()?,
+                "{} sockets are open {:?} after the floods, {sockets} were before",
+                server.sockets()?,
                 self.settle
             );
             std::thread::sleep(Duration::from_millis(100));

@@ -33,10 +33,13 @@ impl ProcessId {
         status_kib(&text, "VmHWM:").map(|kib| kib << 10).with_context(|| format!("parse {path}"))
     }
 
-    /// Open descriptors.
-    pub(crate) fn descriptors(self) -> anyhow::Result<usize> {
+    /// Open sockets.
+    pub(crate) fn sockets(self) -> anyhow::Result<usize> {
         let path = format!("/proc/{}/fd", self.0);
-        Ok(fs::read_dir(&path).with_context(|| format!("read {path}"))?.count())
+        let entries = fs::read_dir(&path).with_context(|| format!("read {path}"))?;
+        // One that is gone by the time it is looked at is not open.
+        let targets = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        Ok(targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count())
     }
 
     /// Resident memory, in bytes.

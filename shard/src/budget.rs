@@ -18,6 +18,11 @@ impl TurnLeft {
         self.commands == 0 || self.bytes == 0
     }
 
+    /// Commands left.
+    pub(crate) fn commands(&self) -> usize {
+        self.commands
+    }
+
     /// Takes one command with `bytes` bytes of data. The last one may go over.
     pub(crate) fn take(&mut self, bytes: usize) {
         self.commands = self.commands.saturating_sub(1);

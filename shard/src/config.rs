@@ -80,6 +80,9 @@ pub struct Config {
     pub forwarding: Forwarding,
     /// What one turn may take.
     pub turn: TurnBudget,
+    /// Commands of one connection before others get their turn. Default 512: who sends many small
+    /// ones takes a tenth of a millisecond at a time.
+    pub commands_at_once: usize,
     /// Connections at a time; more are closed at once. Default 10,000.
     pub connections_max: usize,
     /// Reply bytes that a client has not taken at which its commands wait. Default 16 MiB.
@@ -131,6 +134,7 @@ impl Config {
             connection: ConnectionLimits::default(),
             forwarding: Forwarding::default(),
             turn: TurnBudget::default(),
+            commands_at_once: 512,
             connections_max: 10_000,
             unsent_bytes_max: 16 << 20,
             unsent_bytes_close: 256 << 20,

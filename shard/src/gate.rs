@@ -70,11 +70,12 @@ impl<E: Env> Shard<E> {
     pub(crate) fn handle_connection(&mut self, now: Now, index: SlotIndex, left: &mut TurnLeft) {
         self.connections[index].stall = None;
         let mut has_taken = false;
+        let enough = left.commands().saturating_sub(self.config.commands_at_once);
         loop {
             if self.connections[index].is_closing {
                 return;
             }
-            if left.is_spent() {
+            if left.is_spent() || left.commands() < enough {
                 return self.make_ready(index);
             }
             if let Some(stall) = self.own_stall(index) {
