@@ -35,6 +35,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("thalweg-bench", &["thalweg-uring", "thalweg-wire"]),
     ("thalweg-crash", &["thalweg-checker", "thalweg-wire"]),
+    ("thalweg-lossyfs", &[]),
     (
         "thalweg-cli",
         &[

@@ -13,6 +13,7 @@
 
 mod content;
 mod dice;
+mod disk;
 pub mod fault;
 mod filesystem;
 mod mount;

@@ -17,8 +17,9 @@ use std::time::Duration;
 use fuser::{BackgroundSession, Config, MountOption, Session};
 use rustix::mount::{UnmountFlags, unmount};
 
+use crate::disk::Shared;
 use crate::fault::{Fault, Operation};
-use crate::filesystem::{LossyFilesystem, Shared};
+use crate::filesystem::LossyFilesystem;
 use crate::power::{Cut, CutReport};
 
 /// Name of our mounts, before the process id.

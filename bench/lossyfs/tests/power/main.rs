@@ -1,7 +1,7 @@
 //! The real server on a file system that loses what was not synced, fails, fills up and stalls.
 //!
-//! Where FUSE is missing each test says so and passes. `THALWEG_POWER_CUTS` sets the number of power
-//! cuts of each of the two cut tests, `THALWEG_STALL_SECONDS` the length of the stall,
+//! Where FUSE is missing each test says so and passes. `THALWEG_POWER_CUTS` sets the number of
+//! power cuts of each of the two cut tests, `THALWEG_STALL_SECONDS` the length of the stall,
 //! `THALWEG_SEED` the seed, which is printed.
 
 mod payload;
@@ -86,8 +86,8 @@ fn power_cuts_that_drop_all_unsynced_lose_nothing_acknowledged() {
     cut_again_and_again("drop all", 5, |_| Cut::DropAll);
 }
 
-/// Shows F4 and F5: power cuts that keep any subset of unsynced sectors, torn and out of order, lose
-/// nothing that was acknowledged and bring no other byte.
+/// Shows F4 and F5: power cuts that keep any subset of unsynced sectors, torn and out of order,
+/// lose nothing that was acknowledged and bring no other byte.
 #[test]
 fn power_cuts_that_tear_and_reorder_lose_nothing_acknowledged() {
     cut_again_and_again("tear and reorder", 5, Cut::Seeded);
@@ -115,7 +115,7 @@ fn one_failure(operation: Operation, path_contains: &str) {
     }
 }
 
-/// Shows F10: a failed journal write is acknowledged to nobody, and the shard goes on in a new file.
+/// Shows F10: a failed journal write is acknowledged to nobody, and the shard goes on by itself.
 #[test]
 fn a_failed_journal_write_costs_nothing_acknowledged_and_heals() {
     one_failure(Operation::Write, "/journal-");
@@ -148,8 +148,8 @@ fn a_failed_read_during_recovery_costs_nothing_acknowledged() {
     }
 }
 
-/// Shows F12 while serving: a read that fails is repeated or answered with a close, never with other
-/// bytes, and the same range is readable afterwards.
+/// Shows F12 while serving: a read that fails is repeated or answered with a close, never with
+/// other bytes, and the same range is readable afterwards.
 #[test]
 fn a_failed_read_is_answered_right_or_with_a_close() {
     let Some(mut rig) = Rig::mount() else { return };
@@ -172,8 +172,8 @@ fn a_failed_read_is_answered_right_or_with_a_close() {
     }
 }
 
-/// Shows that these tests notice a loss: on a disk that answers syncs and does not carry them out, a
-/// power cut takes acknowledged events, and the judge says so.
+/// Shows that these tests notice a loss: on a disk that answers syncs and does not carry them out,
+/// a power cut takes acknowledged events, and the judge says so.
 #[test]
 fn a_disk_that_lies_about_syncs_is_found_out() {
     let Some(mut rig) = Rig::start() else { return };

@@ -143,8 +143,8 @@ impl Rig {
         })
     }
 
-    /// Reads everything back and compares with what was acknowledged, seen and sent. Gives the number
-    /// of events judged.
+    /// Reads everything back and compares with what was acknowledged, seen and sent. Gives the
+    /// number of events judged.
     pub(crate) fn verify(&mut self) -> u64 {
         self.judge().unwrap_or_else(|trouble| {
             let log = self.server.as_ref().map_or_else(String::new, Server::log);
