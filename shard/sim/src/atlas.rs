@@ -2,7 +2,9 @@
 //! hold.
 //!
 //! Within the promise one record is damaged that another, later record tells to be durable, and
-//! whose successor is whole: a bit flips, its sectors turn to zeros (a write that was reported and
+//! whose successor is whole and lies behind it in the same file (when the last record of a file is
+//! lost and is the one that replay begins with, nobody knows how many were there, and all containers
+//! of the shard are refused): a bit flips, its sectors turn to zeros (a write that was reported and
 //! never landed), or another record's blocks lie in its place (a write that went elsewhere, which is
 //! then missing where it belongs). Containers without operations in these records must be served as
 //! if nothing had happened, the others may be refused. Beyond the promise anything durable and old
@@ -103,7 +105,12 @@ fn damage_record(image: &mut Image, rng: &mut Rng) -> Option<ContainerMask> {
     let told = chain.values().map(|record| record.durable_upto).max()?;
     let is_followed = |record: &Record| {
         let next = chain.get(&(record.sequence + 1));
-        record.sequence < told && next.is_some_and(|next| next.epoch >= record.epoch)
+        let is_next = |next: &Record| {
+            next.inode == record.inode
+                && next.at == record.at + record.bytes
+                && next.epoch >= record.epoch
+        };
+        record.sequence < told && next.is_some_and(is_next)
     };
     let candidates: Vec<Record> = chain
         .values()
