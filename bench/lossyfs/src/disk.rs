@@ -1,5 +1,6 @@
 //! The disk behind a mount: files and names under one lock, power, faults, and the operations on
 //! their way.
+//!
 //! Operations are carried out by the one thread that calls [`Shared::run`]. Without power
 //! everything fails and nothing changes.
 

@@ -93,6 +93,30 @@ fn power_cuts_that_tear_and_reorder_lose_nothing_acknowledged() {
     cut_again_and_again("tear and reorder", 5, Cut::Seeded);
 }
 
+/// Shows F2 and F3 for a new directory: after a power cut at any point of the first start, the next
+/// start succeeds and serves.
+#[test]
+fn a_power_cut_during_the_first_start_leaves_a_directory_that_starts() {
+    let mut dice = setting("THALWEG_SEED", u64::from(std::process::id()));
+    println!("first start: THALWEG_SEED={dice}");
+    for number in 0..setting("THALWEG_POWER_CUTS", 8) {
+        let Some(mut rig) = Rig::mount() else { return };
+        let kinds = [Operation::Change, Operation::Sync, Operation::SyncDirectory];
+        let count = |rig: &Rig| kinds.iter().map(|kind| rig.lossy.count(*kind)).sum::<u64>();
+        rig.server = Some(Server::launch(&rig.settings).expect("it is executable"));
+        let operations = next(&mut dice) % 40;
+        let begin = Instant::now();
+        while count(&rig) < operations && begin.elapsed() < Duration::from_secs(1) {
+            std::thread::yield_now();
+        }
+        let seed = next(&mut dice);
+        rig.power_cut(if number % 2 == 0 { Cut::DropAll } else { Cut::Seeded(seed) });
+        rig.boot();
+        rig.load(|load| load.wait_each(20));
+        rig.verify();
+    }
+}
+
 /// One operation on a journal fails under load: the server goes on without a restart, and a power
 /// cut afterwards takes nothing that was acknowledged.
 fn one_failure(operation: Operation, path_contains: &str) {
