@@ -63,7 +63,9 @@ impl Writers {
         }
         let mut janitors = Vec::new();
         for place in places {
-            janitors.push(Wire::greeted(&place.address)?);
+            let janitor = Wire::greeted(&place.address)?;
+            janitor.set_nonblocking()?;
+            janitors.push(janitor);
         }
         Ok(Self {
             writers,
@@ -145,21 +147,28 @@ impl Writers {
         Ok(blocks)
     }
 
+    /// Asks for truncations without waiting: the writers' rate must not hang on them.
     fn truncate(&mut self, lengths: &[i64]) -> anyhow::Result<()> {
         for (place, length) in lengths.iter().enumerate() {
+            let janitor = &mut self.janitors[place];
             if length - self.truncated[place] < KEPT_BYTES {
                 continue;
             }
-            let reply = self.janitors[place].ask(&TruncateSegment {
+            while janitor.receive()? {}
+            while let Some(reply) = janitor.next()? {
+                if !matches!(reply, Command::SegmentTruncated(_)) {
+                    bail!("truncation: {reply:?}");
+                }
+            }
+            TruncateSegment {
                 request_id: 1,
                 segment: Text::from(self.places[place].segment.as_str()),
                 truncation_offset: *length,
                 delegation_token: Text::new(),
-            })?;
-            match reply {
-                Command::SegmentTruncated(_) => self.truncated[place] = *length,
-                other => bail!("truncation: {other:?}"),
             }
+            .encode(&mut janitor.out);
+            janitor.flush()?;
+            self.truncated[place] = *length;
         }
         Ok(())
     }
