@@ -16,6 +16,7 @@ use crate::index::{Extent, Origin};
 use crate::limits::Limits;
 use crate::operation::{CheckpointPart, Operation, put_attributes, put_kind, put_name};
 use crate::position::{FileId, FrameNumber, JournalAddress, SequenceNumber};
+use crate::rare::{self, Point};
 use crate::request::SegmentKind;
 use crate::segment::Segment;
 
@@ -126,6 +127,9 @@ impl CheckpointState {
     fn is_due(&self, limits: &Limits, work_bytes: u64, is_settled: bool) -> bool {
         if self.running.is_some() || self.replay_from == ReplayFrom::Nothing {
             return false;
+        }
+        if rare::maybe(Point::CheckpointNow) {
+            return true;
         }
         if self.is_hastened {
             return is_settled;

@@ -24,6 +24,7 @@ use crate::pending::{Pending, Step};
 use crate::position::{
     ContainerEpoch, FileId, FrameNumber, JournalAddress, Offset, SequenceNumber,
 };
+use crate::rare::{self, Point};
 use crate::request::{CloseReason, Effect, Peer, Refusal, Reply, Request};
 use crate::segment::{SegmentHandle, Segments};
 use crate::table_request::TableRequest;
@@ -131,6 +132,9 @@ impl Container {
             }
             effects.push(Effect::Close { token, reason: CloseReason::Unavailable });
             return;
+        }
+        if rare::maybe(Point::SealEarly) {
+            shared.log.seal_early();
         }
         let answer = match request {
             Request::Append(append) => return self.append(shared, now, token, append, effects),

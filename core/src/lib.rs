@@ -26,6 +26,7 @@ mod merge;
 mod operation;
 mod pending;
 pub mod position;
+pub mod rare;
 mod read;
 mod recovery;
 pub mod request;

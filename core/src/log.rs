@@ -169,6 +169,11 @@ impl FrameLog {
         self.open.as_mut().expect("it was opened if it was not").is_wanted = true;
     }
 
+    /// Seals the open frame if it holds anything, so that the next operation opens another.
+    pub(crate) fn seal_early(&mut self) {
+        self.seal_open();
+    }
+
     /// Hands out the oldest frame not handed out.
     pub(crate) fn seal_frame(&mut self) -> Option<SealedFrame> {
         if self.sealed.is_empty() {

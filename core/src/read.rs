@@ -17,6 +17,7 @@ use crate::limits::READ_REPLY_BYTES_MAX;
 use crate::operation::{APPEND_HEADER_BYTES, corrupt, decode_append, decode_header};
 use crate::pending::Step;
 use crate::position::{JournalAddress, Offset};
+use crate::rare::{self, Point};
 use crate::request::{CloseReason, Effect, Refusal, Reply};
 use crate::segment::{Segment, SegmentHandle};
 use crate::tail::{ParkedId, PendingRead};
@@ -161,7 +162,8 @@ impl Container {
         let segment = self.segments.get_mut(read.segment).expect("it was located");
         let length = u64::from(read.length.clamp(1, READ_REPLY_BYTES_MAX));
         let available = segment.durable_length.bytes_since(read.offset);
-        let until = read.offset.advance(length.min(available));
+        let most = if rare::maybe(Point::ShortRead) { 1 } else { length };
+        let until = read.offset.advance(most.min(available));
         let collected = match collect(shared, self.id, segment, read.offset, until) {
             Ok(collected) => collected,
             Err(_damage) => {

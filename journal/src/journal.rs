@@ -14,6 +14,7 @@ use thalweg_core::env::journal::{self, JournalEvent, Opened, Recovered};
 use thalweg_core::fault::Fault;
 use thalweg_core::frame::{ContainerMask, SealedFrame};
 use thalweg_core::position::{BLOCK_BYTES, ContainerEpoch, FileId, JournalAddress};
+use thalweg_core::rare::{self, Point};
 use thalweg_core::time::Instant;
 
 use crate::claim::Claim;
@@ -141,7 +142,10 @@ impl<D: Device> Journal<D> {
 
     /// Makes sure that the tail has room for `blocks`, going on in the next file when it has not.
     fn make_room(&mut self, blocks: u64, reserve: Reserve) {
-        if u64::from(self.tail_blocks(reserve)) >= blocks {
+        let next = self.files.ready.front();
+        let may_roll = next.is_some_and(|next| usable_bytes(next.bytes) / BLOCK_BYTES >= blocks);
+        let has_room = u64::from(self.tail_blocks(reserve)) >= blocks;
+        if has_room && !(may_roll && rare::maybe(Point::RollFile)) {
             return;
         }
         let next = self.files.ready.pop_front().expect("the next file is ready");
@@ -183,7 +187,8 @@ impl<D: Device> Journal<D> {
                 self.port.start(Purpose::Record, |device, token| device.sync(handle, token));
             return self.writer().record_submitted(token, header);
         }
-        let is_short = canary::has(Canary::ShortWriteIgnored) && header.sequence.0.is_multiple_of(16);
+        let is_short =
+            canary::has(Canary::ShortWriteIgnored) && header.sequence.0.is_multiple_of(16);
         let written = if is_short { bytes.len() / 2 / BLOCK * BLOCK } else { bytes.len() };
         let bytes = if written > 0 { bytes.slice(..written) } else { bytes };
         let token = self.port.start(Purpose::Record, |device, token| {
@@ -231,6 +236,9 @@ impl<D: Device> Journal<D> {
         let Some(fetch) = self.fetches.in_flight.remove(&event.token) else { return };
         let address = fetch.address;
         let frame = fetch::check(event.outcome, self.owner, address, self.verifies_payload());
+        if !fetch.is_second && rare::maybe(Point::ReadAgain) {
+            return self.read_frame(address, true);
+        }
         if let Err(fault) = &frame
             && !fetch.is_second
         {
@@ -268,6 +276,9 @@ impl<D: Device> Journal<D> {
     /// Retires condemned files that no recovery can ask for any more; asks for a record when only
     /// that is missing.
     fn retire_condemned(&mut self) {
+        if rare::maybe(Point::RetireLate) {
+            return;
+        }
         let Some(writer) = self.writer.as_mut() else { return };
         let needed = writer.oldest_needed();
         let safe: Vec<FileId> = self.condemned.range(..needed).copied().collect();

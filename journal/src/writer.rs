@@ -10,6 +10,7 @@ use std::time::Duration;
 use thalweg_core::env::device::OperationToken;
 use thalweg_core::frame::ContainerMask;
 use thalweg_core::position::{ContainerEpoch, FileId, FrameNumber, JournalAddress};
+use thalweg_core::rare::{self, Point};
 use thalweg_core::time::Instant;
 
 use crate::counters::Counters;
@@ -250,7 +251,8 @@ impl Writer {
     pub(crate) fn is_beacon_due(&self, now: Instant) -> bool {
         self.is_idle()
             && (self.wants_record
-                || (self.owes_beacon && self.beacon_at.is_some_and(|at| at <= now)))
+                || (self.owes_beacon && self.beacon_at.is_some_and(|at| at <= now))
+                || (self.owes_beacon && rare::maybe(Point::BeaconNow)))
     }
 
     /// There is no place for a beacon: tried again in a second.

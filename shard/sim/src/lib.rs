@@ -35,6 +35,8 @@ pub use faults::{Fault, FaultId, FaultKind, Mask};
 pub use minimal::minimal;
 pub use thalweg_core::canary::Canary;
 
+use thalweg_core::rare;
+
 use crate::clock::Clock;
 use crate::faults::Faults;
 use crate::options::Options;
@@ -131,14 +133,29 @@ pub fn run(seed: u64, run: &Run) -> Verdict {
         faults: faults.clone(),
     };
     RUNNING.set(Some(running.clone()));
+    arm_rare_branches(&mut rng.split(5));
     let world = || World::new(options, &rng, trace.clone(), clock.clone(), faults).run();
     // Where panics abort, the hook of the program reports instead.
     if catch_unwind(AssertUnwindSafe(world)).is_err() {
         trace.violation("panic", format_args!("{}", PANIC.take()));
     }
     RUNNING.set(None);
+    for (point, taken) in rare::disarm() {
+        trace.add(point.name(), taken);
+    }
     trace.add("virtual milliseconds", running.clock.nanos() / clock::MILLISECOND);
     running.verdict()
+}
+
+/// Half of the worlds take rare branches, each at some of its points, seldom or often.
+fn arm_rare_branches(rng: &mut Rng) {
+    let is_armed = rng.percent(50);
+    let chances = rare::Point::ALL.iter().map(|_| {
+        let chance = rng.pick(&[0, 0, 2_000, 20_000, 100_000]);
+        if is_armed { chance } else { 0 }
+    });
+    let chances = chances.collect();
+    rare::arm(rng.next(), chances);
 }
 
 /// Keeps the text of a panic for the verdict of the seed that this thread is running; says whether

@@ -1,4 +1,4 @@
-//! Planted bugs are caught, each within the first seeds: the oracle and the faults are worth something.
+//! Planted bugs are caught, each within few seeds: the oracle and the faults are worth something.
 #![cfg(feature = "canary")]
 
 use thalweg_sim::{Canary, Run, run};
