@@ -306,10 +306,9 @@ impl World {
         }
         process.has_served = process.is_serving();
         let is_late = now > process.started_at + STARTING_MAX;
-        if is_late && self.shared.phase == Phase::Verify && self.damaged.is_none() {
-            if !self.has_rotted {
-                self.shared.trace.violation("L2", format_args!("a start takes too long"));
-            }
+        let is_damaged = self.damaged.is_some() || self.has_rotted;
+        if is_late && self.shared.phase == Phase::Verify && !is_damaged {
+            self.shared.trace.violation("L2", format_args!("a start takes too long"));
         }
     }
 
