@@ -209,7 +209,15 @@ impl<D: Device> Journal<D> {
                 let detail = "no good record in the journal, and there was one";
                 visit(self.damaged(None, Fault::new(FaultClass::Corrupt, detail)));
             }
-            _ => {}
+            _ => {
+                // No crash leaves a file like that: a journal was here.
+                let unknown = Head::Unknown { is_blank: false };
+                if let Some(file) = files.iter().find(|file| file.head == unknown) {
+                    let name = journal_name(file.id);
+                    let detail = format!("{name} is unreadable and no other file has a record");
+                    visit(self.damaged(None, Fault::new(FaultClass::Corrupt, detail)));
+                }
+            }
         }
     }
 

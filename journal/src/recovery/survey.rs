@@ -192,14 +192,15 @@ fn head(
     }
     Ok(match header {
         Some(header) => Head::Prepared(header.epoch),
-        None => Head::Unknown { is_blank: is_blank(first) },
+        None => Head::Unknown { is_blank: is_blank(id, first) },
     })
 }
 
 /// Whether a first block is what a file has before its header is written: zeros, or the header of
-/// the file it was recycled from.
-fn is_blank(first: Option<&[u8]>) -> bool {
+/// the file it was recycled from, whose id is lower.
+fn is_blank(id: FileId, first: Option<&[u8]>) -> bool {
     first.is_some_and(|bytes| {
-        bytes.iter().all(|&byte| byte == 0) || FileHeader::decode(bytes).is_ok()
+        let is_recycled = FileHeader::decode(bytes).is_ok_and(|header| header.file < id);
+        is_recycled || bytes.iter().all(|&byte| byte == 0)
     })
 }

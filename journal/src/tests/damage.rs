@@ -326,3 +326,26 @@ fn a_needed_file_of_zeros_is_damage() {
         assert!(!world.damaged.is_empty(), "file {file}: {:?}", world.found);
     }
 }
+
+/// A journal of which only one file is left, under another's name, is damage and not an empty
+/// journal; the file is not used again.
+#[test]
+fn a_file_under_another_name_is_not_an_empty_journal() {
+    let mut world = closed_journal(5, 20);
+    let names: Vec<String> = world.disk.files().into_iter().map(|(name, _)| name).collect();
+    let content = world.disk.read(&journal_name(FileId(3))).expect("there are three");
+    for name in names {
+        if name != journal_name(FileId(2)) {
+            world.disk.remove(&name);
+        }
+    }
+    world.disk.change(&journal_name(FileId(2)), |bytes| bytes.copy_from_slice(&content));
+    let mut damages = 0;
+    let recovered = world.journal.recover(&mut |found| match found {
+        Recovered::Damaged { .. } => damages += 1,
+        Recovered::Frame { number, .. } => panic!("frame {number:?} is not of this file"),
+    });
+    recovered.expect("opens, and refuses to serve");
+    assert_eq!(damages, 1);
+    assert!(world.disk.read(&journal_name(FileId(2))) == Some(content), "it is kept as it is");
+}
