@@ -2,7 +2,7 @@
 //! state that a power cut could leave is recovered by the journal and the engine.
 //!
 //! `THALWEG_CRASH_STATES` sets how many different states are recovered; the default is a few
-//! seconds' worth.
+//! seconds' worth. `THALWEG_CRASH_SEED` draws others.
 
 use std::collections::BTreeSet;
 
@@ -15,6 +15,10 @@ use thalweg_sweep::script::Script;
 use thalweg_sweep::state::{Replay, fingerprint};
 
 const STATES: u64 = 3_000;
+/// Walks over a trace.
+const PASSES: u64 = 8;
+/// States drawn at a moment, in a walk.
+const TRIES: u64 = 24;
 
 fn number_from(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -33,36 +37,40 @@ fn explore(
         .unwrap_or_else(|error| panic!("{} on {adapter:?}: {error}", script.name));
     let mut replay = Replay::default();
     let moments = notes.iter().filter(|note| replay.take(note)).count() as u64;
-    let mut replay = Replay::default();
     let mut known = BTreeSet::new();
-    let mut random = Random(0xC4A5 ^ script.name.len() as u64 ^ adapter as u64);
-    let mut moment = 0;
-    for (line, note) in notes.iter().enumerate() {
-        if !replay.take(note) {
-            continue;
-        }
-        moment += 1;
-        // Moments share the budget; one with few states leaves its share to those behind it.
-        let due = (budget * moment).div_ceil(moments);
-        let range = (replay.acked, replay.sent);
-        let missing = due.saturating_sub(known.len() as u64);
-        let mut images = replay.exhaustive();
-        images.extend((0..4 * missing).map(|_| replay.random(&mut random)));
-        *drawn += images.len() as u64;
-        for image in images {
-            if known.len() as u64 >= due {
-                break;
-            }
-            if !known.insert((fingerprint(&image), range)) {
+    let seed = number_from("THALWEG_CRASH_SEED").unwrap_or(0xC4A5);
+    let mut random = Random(seed ^ script.name.len() as u64 ^ adapter as u64);
+    // Again and again over the trace, with more of the budget each time: moments with few states
+    // leave their share to the others.
+    for pass in 1..=PASSES {
+        let mut replay = Replay::default();
+        let mut moment = 0;
+        for (line, note) in notes.iter().enumerate() {
+            if !replay.take(note) {
                 continue;
             }
-            let seed = random.number();
-            if let Err(error) = check(script, reference, image, range, seed, totals) {
-                panic!("{} on {adapter:?}, note {line}, seed {seed}: {error}", script.name);
+            moment += 1;
+            let due = (budget * moment).div_ceil(moments).max(budget * (pass - 1) / PASSES);
+            let mut images = if pass == 1 { replay.exhaustive() } else { Vec::new() };
+            for _ in 0..TRIES.max(4 * budget / moments) {
+                if known.len() as u64 >= due {
+                    break;
+                }
+                *drawn += 1;
+                let image = images.pop().unwrap_or_else(|| replay.random(&mut random));
+                let range = (replay.acked, replay.sent);
+                if !known.insert((fingerprint(&image), range)) {
+                    continue;
+                }
+                let seed = random.number();
+                if let Err(error) = check(script, reference, image, range, seed, totals) {
+                    panic!("{} on {adapter:?}, note {line}, seed {seed}: {error}", script.name);
+                }
             }
         }
     }
     *all_moments += moments;
+    println!("{} on {adapter:?}: {moments} moments, {} states", script.name, known.len());
 }
 
 /// F2, F3, F4, F5, F7: at every moment of every script, on both kinds of durable write and on
