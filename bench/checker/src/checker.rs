@@ -271,7 +271,7 @@ impl Checker {
         let Some(name) = operation.segment() else { return Ok(()) };
         let state = self.segment(name);
         match operation {
-            Operation::Create { .. } => state.creations += 1,
+            Operation::Create { .. } => state.creating(),
             Operation::Delete { .. } => state.deletions += 1,
             Operation::Seal { .. } => state.sealing(),
             Operation::Truncate { offset, .. } => state.truncating(*offset),

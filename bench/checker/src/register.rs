@@ -102,6 +102,10 @@ impl Object for AttributeObject {
         matches!(outcome, AttributeOutcome::Updated).then_some(*state)
     }
 
+    fn is_effect(outcome: &AttributeOutcome) -> bool {
+        matches!(outcome, AttributeOutcome::Updated)
+    }
+
     fn enables(change: &AttributeOperation, other: &AttributeOperation) -> bool {
         match (change, other) {
             (
@@ -241,6 +245,10 @@ impl Object for KeyObject {
         }
     }
 
+    fn is_effect(outcome: &KeyOutcome) -> bool {
+        matches!(outcome, KeyOutcome::Put(_) | KeyOutcome::Removed)
+    }
+
     fn enables(change: &KeyOperation, other: &KeyOperation) -> bool {
         match other {
             KeyOperation::Read => false,
@@ -335,6 +343,10 @@ impl Object for LengthObject {
         state: &Option<u64>,
     ) -> Option<Option<u64>> {
         matches!(outcome, LengthOutcome::Appended).then_some(*state)
+    }
+
+    fn is_effect(outcome: &LengthOutcome) -> bool {
+        matches!(outcome, LengthOutcome::Appended)
     }
 
     fn enables(change: &LengthOperation, other: &LengthOperation) -> bool {

@@ -55,6 +55,10 @@ pub(crate) trait Object {
         state: &Self::State,
     ) -> Option<Self::State>;
 
+    /// Whether the outcome tells of a change; otherwise it is a read or a refusal, which leaves the state
+    /// as it is.
+    fn is_effect(outcome: &Self::Outcome) -> bool;
+
     /// Whether `change` can lead to a state in which `other` can happen, `other` being older.
     fn enables(change: &Self::Operation, other: &Self::Operation) -> bool;
 
@@ -85,6 +89,9 @@ struct Open<O> {
 struct Explanation<S> {
     state: S,
     used: u64,
+    /// For each open operation that did not happen yet the states passed by since it was asked for: a
+    /// read or a refusal may have happened in any of them.
+    passed: BTreeSet<(OperationId, S)>,
 }
 
 /// The search for one object.
@@ -110,7 +117,7 @@ impl<O: Object> Search<O> {
     /// An object in this state.
     pub(crate) fn new(state: O::State) -> Self {
         Self {
-            explanations: BTreeSet::from([Explanation { state, used: 0 }]),
+            explanations: BTreeSet::from([Explanation { state, used: 0, passed: BTreeSet::new() }]),
             open: Vec::new(),
             aside: Vec::new(),
             forsaken: Vec::new(),
@@ -166,7 +173,8 @@ impl<O: Object> Search<O> {
         self.given_up += 1;
         let open = self.open.drain(..).chain(self.aside.drain(..));
         self.forsaken = open.map(|open| (open.id, open.is_doomed)).collect();
-        self.explanations = BTreeSet::from([Explanation { state: O::anything(), used: 0 }]);
+        let (state, passed) = (O::anything(), BTreeSet::new());
+        self.explanations = BTreeSet::from([Explanation { state, used: 0, passed }]);
     }
 
     /// The operation ended so.
@@ -214,6 +222,7 @@ impl<O: Object> Search<O> {
         let Some(at) = self.open.iter().position(|open| open.id == id) else { return Ok(()) };
         let bit = self.open.swap_remove(at).bit;
         self.explanations.retain(|explanation| explanation.used & bit == 0);
+        self.drop_passed(id);
         if self.explanations.is_empty() { Err(NoOrder) } else { Ok(()) }
     }
 
@@ -226,7 +235,19 @@ impl<O: Object> Search<O> {
                 self.open[at].is_unknown = true;
                 self.lay_aside();
             }
+            self.drop_passed(id);
         }
+    }
+
+    /// What an operation passed by does not matter any more.
+    fn drop_passed(&mut self, id: OperationId) {
+        self.explanations = std::mem::take(&mut self.explanations)
+            .into_iter()
+            .map(|mut explanation| {
+                explanation.passed.retain(|(other, _)| *other != id);
+                explanation
+            })
+            .collect();
     }
 
     /// The process that was asked has ended: what is open now cannot happen after
@@ -265,6 +286,11 @@ impl<O: Object> Search<O> {
         (is_quiet && states.all(|other| other.state == first.state)).then_some(&first.state)
     }
 
+    /// Whether the state was the same all the time since this operation was asked for.
+    pub(crate) fn is_undisturbed(&self, id: OperationId) -> bool {
+        self.explanations.iter().all(|one| one.passed.iter().all(|(of, _)| *of != id))
+    }
+
     /// Whether no change is open and none laid aside, so that the state stays as it is.
     pub(crate) fn is_quiet(&self) -> bool {
         self.open.iter().all(|open| open.bit == 0)
@@ -296,17 +322,57 @@ impl<O: Object> Search<O> {
         let Open { id, operation, bit, .. } = &self.open[at];
         let others = self.open.iter().fold(0, |all, open| all | open.bit) & !bit;
         let mut explained = BTreeSet::new();
-        self.closure(others, |Explanation { state, used }| {
-            let was_used = used & bit != 0;
-            let state = if was_used {
-                O::learn(*id, operation, outcome, state)
-            } else {
-                O::explain(operation, outcome, state)
+        self.closure(others, |explanation| {
+            let without = |state: O::State, mut next: Explanation<O::State>| {
+                next.state = state;
+                next.used &= !bit;
+                next.passed.retain(|(other, _)| other != id);
+                next
             };
-            explained.extend(state.map(|state| Explanation { state, used: used & !bit }));
-            !was_used
+            if explanation.used & bit != 0 {
+                let learned = O::learn(*id, operation, outcome, &explanation.state);
+                explained.extend(learned.map(|state| without(state, explanation.clone())));
+                return false;
+            }
+            if let Some(state) = O::explain(operation, outcome, &explanation.state) {
+                let next = if O::is_effect(outcome) {
+                    self.after(explanation, state.clone(), 0)
+                } else {
+                    explanation.clone()
+                };
+                explained.insert(without(state, next));
+            }
+            let explains = |(of, state): &(OperationId, O::State)| {
+                of == id && O::explain(operation, outcome, state).is_some()
+            };
+            // A change that is made to happen here could as well happen later, so only states that were
+            // passed by before count.
+            let is_old = self.explanations.contains(explanation);
+            if is_old && !O::is_effect(outcome) && explanation.passed.iter().any(explains) {
+                let state = explanation.state.clone();
+                explained.insert(without(state, explanation.clone()));
+            }
+            true
         })?;
         Some(explained)
+    }
+
+    /// The explanation after a change to this state, which used these bits.
+    fn after(
+        &self,
+        before: &Explanation<O::State>,
+        state: O::State,
+        bits: u64,
+    ) -> Explanation<O::State> {
+        let used = before.used | bits;
+        let mut passed = before.passed.clone();
+        passed
+            .retain(|(of, _)| self.open.iter().any(|open| open.id == *of && open.bit & bits == 0));
+        if state != before.state {
+            let waiting = self.open.iter().filter(|open| open.bit & used == 0 && !open.is_unknown);
+            passed.extend(waiting.map(|open| (open.id, before.state.clone())));
+        }
+        Explanation { state, used, passed }
     }
 
     /// Lets the open changes of `bits` happen in every order, beginning at every explanation that
@@ -326,7 +392,7 @@ impl<O: Object> Search<O> {
                 let Some(state) = O::happen(open.id, &open.operation, &explanation.state) else {
                     continue;
                 };
-                let next = Explanation { state, used: explanation.used | open.bit };
+                let next = self.after(&explanation, state, open.bit);
                 if reached.insert(next.clone()) {
                     todo.push(next);
                 }

@@ -243,6 +243,18 @@ impl SegmentState {
         Ok(())
     }
 
+    /// Its creation is asked for. When nothing else was told before, it is known from then on.
+    pub(crate) fn creating(&mut self) {
+        let is_untouched = self.life == 0 && self.creations == 0 && self.length_floor() == 0;
+        let is_unknown = self.existence == Existence::Unsure && self.attributes.is_empty();
+        if is_untouched && is_unknown && !self.is_young {
+            self.is_young = true;
+            self.table = Table::new(true);
+            self.length = Some(Search::new(Some(0)));
+        }
+        self.creations += 1;
+    }
+
     /// It was created.
     pub(crate) fn created(&mut self) -> Verdict {
         self.creations = self.creations.saturating_sub(1);

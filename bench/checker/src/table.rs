@@ -243,16 +243,21 @@ impl Table {
             hold!(is_asked, "S12", "{:?} was read and not asked for", entry.key);
             self.learn(&entry.key, entry.value, entry.version)?;
         }
+        let mut undisturbed = Vec::new();
         for key in keys {
+            if self.history(key).search.is_undisturbed(id) {
+                undisturbed.push(key.clone());
+            }
             let mut found = entries.iter().filter(|entry| entry.key == *key);
             let entry = found.next().map(|entry| (entry.value, entry.version));
             hold!(found.next().is_none(), "S12", "{key:?} was read twice in one answer");
             self.complete(now, id, key, KeyOutcome::Read(entry))?;
         }
-        self.check_batches(keys)
+        self.check_batches(&undisturbed)
     }
 
-    /// Of each change of several keys, what was read together shows all or nothing.
+    /// Of each change of several keys, what was read together shows all or nothing. Keys that changed
+    /// while they were read may have been read before or after the change, so they do not count.
     fn check_batches(&self, read: &[Key]) -> Verdict {
         for (id, keys) in &self.batches {
             let (mut shown, mut hidden) = (None, None);

@@ -110,3 +110,19 @@ fn a_refusal_needs_a_reason() {
     assert_eq!(search.complete(id(1), &AttributeOutcome::Refused), Ok(()));
     assert_eq!(search.complete(id(2), &AttributeOutcome::Updated), Ok(()));
 }
+
+/// A read that is answered late may have happened before a change that was told meanwhile, and a
+/// refusal likewise; but not before the read was asked for.
+#[test]
+fn a_late_answer_may_tell_of_an_earlier_state() {
+    let mut search = register();
+    assert_eq!(read(&mut search, 1, None), Ok(()));
+    search.invoke(id(2), AttributeOperation::Read);
+    search.invoke(id(3), raise(Some(7), 8));
+    search.invoke(id(4), raise(None, 7));
+    assert_eq!(search.complete(id(4), &AttributeOutcome::Updated), Ok(()));
+    assert_eq!(search.complete(id(2), &AttributeOutcome::Read(None)), Ok(()));
+    assert_eq!(search.complete(id(3), &AttributeOutcome::Refused), Ok(()));
+    search.invoke(id(5), AttributeOperation::Read);
+    assert_eq!(search.complete(id(5), &AttributeOutcome::Read(None)), Err(NoOrder));
+}
