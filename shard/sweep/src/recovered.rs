@@ -103,6 +103,6 @@ pub fn check(
 /// Why writing does not go on.
 fn describe(runner: &mut Runner<'_, Journal<MemoryDevice>>, disk: &MemoryDisk) -> String {
     let (sent, shard) = (runner.sent, runner.world.shard());
-    let (fault, counters) = (shard.fault().cloned(), shard.counters().clone());
+    let (fault, counters) = (shard.fault().cloned(), *shard.counters());
     format!("does not go on at step {sent}: {fault:?} {counters:?} {:?}", disk.files())
 }

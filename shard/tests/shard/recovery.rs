@@ -216,7 +216,7 @@ fn a_start_lets_go_of_files_before_any_frame_is_written() {
     world.send(writer, append(b"kept", 1)).settle();
     world.advance(Duration::from_secs(2));
     world.settle();
-    let before = world.shards[0].counters().clone();
+    let before = *world.shards[0].counters();
     world.journal().fail();
     world.settle();
     world.advance(Duration::from_secs(2));
