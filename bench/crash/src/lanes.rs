@@ -1,6 +1,9 @@
 //! The kinds of work of the kill loop.
 
+use std::sync::Arc;
+
 use crate::dice::Dice;
+use crate::history::History;
 use crate::lane::Lane;
 
 mod attributes;
@@ -11,11 +14,12 @@ mod transactions;
 mod writers;
 
 /// All lanes of a run: the writers of events mostly, and one or two of each other kind.
-pub(crate) fn all_lanes(dice: &mut Dice) -> Vec<Box<dyn Lane>> {
+pub(crate) fn all_lanes(dice: &mut Dice, history: &Arc<History>) -> Vec<Box<dyn Lane>> {
     let mut lanes: Vec<Box<dyn Lane>> = Vec::new();
     for number in 0..2 {
         let is_behind_proxy = number == 1;
-        lanes.push(Box::new(writers::Writers::new(number, 3, is_behind_proxy, dice.split(number))));
+        let dice = dice.split(number);
+        lanes.push(Box::new(writers::Writers::new(number, 3, is_behind_proxy, history, dice)));
     }
     lanes.push(Box::new(transactions::Transactions::new(0, dice.split(10))));
     lanes.push(Box::new(segment_table::SegmentTable::new(0, dice.split(20))));

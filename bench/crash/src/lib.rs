@@ -2,6 +2,7 @@
 
 mod claim;
 pub mod dice;
+pub mod history;
 pub mod home;
 pub mod lane;
 mod lanes;
@@ -12,3 +13,4 @@ pub mod run;
 pub mod store;
 pub mod totals;
 pub mod wire;
+mod witness;

@@ -6,7 +6,6 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -167,8 +166,7 @@ impl Server {
     pub fn launch(settings: &Settings) -> Result<Self, ProcessError> {
         let mut command = settings.command();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // Of its own, so that an interrupt at the terminal reaches only this program.
-        command.process_group(0);
+        // In our own group, so that an interrupt at the terminal ends both.
         let started = Instant::now();
         let mut child = command
             .spawn()

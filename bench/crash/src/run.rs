@@ -7,11 +7,14 @@
 //! threads and a disk can be repeated.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use thalweg_checker::record::{Happened, ProcessEvent};
+
 use crate::dice::Dice;
+use crate::history::History;
 use crate::home::{Home, HomeError};
 use crate::lane::{Lane, Verified};
 use crate::lanes::all_lanes;
@@ -52,8 +55,12 @@ pub struct Options {
     pub seed: u64,
     /// Some lanes go through proxies that are a bad network.
     pub through_proxy: bool,
+    /// How the server is ended, drawn from these.
+    pub endings: Vec<Ending>,
     /// Load before each kill, in milliseconds: from, to.
     pub load_ms: (u64, u64),
+    /// Where the history goes, for [`thalweg_checker`] to judge again.
+    pub history: Option<PathBuf>,
     /// Further arguments of `thalweg serve`.
     pub server_flags: Vec<String>,
 }
@@ -70,7 +77,9 @@ impl Options {
             is_single_port: false,
             seed,
             through_proxy: false,
+            endings: Ending::USUAL.to_vec(),
             load_ms: (300, 1_200),
+            history: None,
             server_flags: Vec::new(),
         }
     }
@@ -150,6 +159,22 @@ pub enum Ending {
     Stop,
 }
 
+impl Ending {
+    /// Mostly kills.
+    pub const USUAL: [Self; 10] = [
+        Self::Kill,
+        Self::Kill,
+        Self::Kill,
+        Self::Kill,
+        Self::Kill,
+        Self::Kill,
+        Self::Kill,
+        Self::Kill,
+        Self::KillFrozen,
+        Self::Stop,
+    ];
+}
+
 /// What ends the waits of lanes, and the first thing that went wrong with one.
 #[derive(Default)]
 struct Switches {
@@ -195,6 +220,7 @@ struct Run {
     dice: Dice,
     proxies: Vec<Proxy>,
     lanes: Vec<Box<dyn Lane>>,
+    history: Arc<History>,
     totals: Totals,
 }
 
@@ -238,8 +264,20 @@ impl Run {
                 proxies.push(proxy);
             }
         }
-        let lanes = all_lanes(&mut dice);
-        Ok(Self { options, home, settings, dice, proxies, lanes, totals: Totals::default() })
+        let history = History::new(options.history.as_deref())
+            .map_err(|source| RunError::System { what: "make the file of the history", source })?;
+        let history = Arc::new(history);
+        let lanes = all_lanes(&mut dice, &history);
+        Ok(Self {
+            options,
+            home,
+            settings,
+            dice,
+            proxies,
+            lanes,
+            history,
+            totals: Totals::default(),
+        })
     }
 
     fn direct(&self) -> Route {
@@ -271,7 +309,7 @@ impl Run {
         let _ = self.verify(true)?;
         self.totals.stopped(server.terminate(STOP_MAX)?);
         self.note_network();
-        Ok(())
+        self.judge_history()
     }
 
     /// One cycle from a running server to a running server.
@@ -331,6 +369,7 @@ impl Run {
         }
         self.totals.events_verified += all.items;
         self.totals.bytes_verified += all.bytes;
+        self.totals.records = self.history.summary().records;
         self.totals.events_acknowledged = 0;
         self.totals.reconnects = 0;
         for lane in &self.lanes {
@@ -339,6 +378,25 @@ impl Run {
             self.totals.reconnects += work.reconnects;
         }
         Ok(all)
+    }
+
+    /// Tells the history what happened to the server.
+    fn tell(&self, event: ProcessEvent) -> Result<(), RunError> {
+        let told = self.history.note(Happened::Process(event));
+        told.map_err(|trouble| RunError::Violation(trouble.to_string()))
+    }
+
+    /// Ends the history.
+    fn judge_history(&mut self) -> Result<(), RunError> {
+        self.lanes.clear();
+        let empty = History::new(None)
+            .map_err(|source| RunError::System { what: "end the history", source })?;
+        let history = std::mem::replace(&mut self.history, Arc::new(empty));
+        if let Some(history) = Arc::into_inner(history) {
+            let judged = history.finish();
+            judged.map_err(|trouble| RunError::Violation(trouble.to_string()))?;
+        }
+        Ok(())
     }
 
     fn note_network(&mut self) {

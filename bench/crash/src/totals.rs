@@ -48,6 +48,10 @@ pub struct Totals {
     pub stops: u64,
     /// Longest time from SIGTERM to the end, in seconds.
     pub stop_seconds_max: f64,
+    /// Longest time that the kernel kept the lock of a killed server, in seconds.
+    pub lock_seconds_max: f64,
+    /// Of these times, those over half a second.
+    pub lock_waits: u64,
     /// Times the process was stopped and continued.
     pub freezes: u64,
     /// Events acknowledged.
@@ -123,6 +127,11 @@ impl fmt::Display for Totals {
             self.events_verified,
             self.bytes_verified >> 20,
             self.records
+        )?;
+        writeln!(
+            out,
+            "the kernel kept the lock of a killed server for {:.2} s at most, {} times over 0.5 s",
+            self.lock_seconds_max, self.lock_waits
         )?;
         for (lane, verified) in &self.verified_by_lane {
             writeln!(out, "  {verified:12} {lane}")?;

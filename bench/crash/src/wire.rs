@@ -178,12 +178,12 @@ impl Wire {
     /// # Errors
     /// [`Trouble`].
     pub fn receive(&mut self) -> Answer {
-        // Also when there is never a wait: a busy server must not keep its load from ending.
-        if self.stop.is_stopped() {
-            return Err(Trouble::Stopped);
-        }
         let begin = Instant::now();
         loop {
+            // Also when there is never a wait: a busy server must not keep its load from ending.
+            if self.stop.is_stopped() {
+                return Err(Trouble::Stopped);
+            }
             match self.decoder.decode(&mut self.received) {
                 Ok(Some(Command::KeepAlive(_))) => continue,
                 Ok(Some(command)) => return Ok(command),

@@ -33,6 +33,9 @@ pub(crate) struct Arguments {
     /// Serve all shards on one port.
     #[arg(long)]
     single_port: bool,
+    /// File for the whole history, one record a line: some 10 MB for a second of load.
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
     /// Print the totals as JSON instead of text.
     #[arg(long)]
     json: bool,
@@ -49,6 +52,7 @@ pub(crate) fn run_test(arguments: Arguments) -> anyhow::Result<()> {
     let mut options = Options::new(program, arguments.data.clone(), arguments.kills, shards, seed);
     options.time = arguments.seconds.map(Duration::from_secs);
     options.through_proxy = arguments.through_proxy;
+    options.history.clone_from(&arguments.history);
     options.is_single_port = arguments.single_port;
     let kills = options.kills;
     match run(options, |cycle, totals| tell(cycle, totals, kills)) {

@@ -18,7 +18,7 @@ use crate::store::{Route, Store};
 use crate::wire::{Answer, Trouble, Wire};
 
 /// The segment is replaced by a new one when it is longer.
-const LENGTH_MAX: i64 = 4 << 20;
+const LENGTH_MAX: i64 = 256 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {

@@ -22,7 +22,7 @@ mod check;
 mod merge;
 
 /// The segment is truncated when it holds more.
-const LENGTH_MAX: i64 = 5 << 20;
+const LENGTH_MAX: i64 = 512 << 10;
 /// Transactions open at a time.
 const OPEN_MAX: usize = 6;
 /// An attribute of the parent that counts the merges that change it.

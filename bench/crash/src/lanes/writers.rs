@@ -13,12 +13,17 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
+use thalweg_checker::id::{Segment as SegmentName, Writer as Author};
+use thalweg_checker::payload::{Event, PAYLOAD_BYTES_MIN};
+use thalweg_checker::record::{Discipline, Happened};
+
 use crate::claim::ensure;
 use crate::dice::{Dice, mix};
+use crate::history::History;
 use crate::lane::{self, Lane, Verified, join_all};
-use crate::payload::{SMALL, Sum};
-use crate::store::{Route, Store};
+use crate::store::Route;
 use crate::wire::Trouble;
+use crate::witness::Witness;
 
 mod reader;
 mod steward;
@@ -54,8 +59,6 @@ impl Done {
 pub(crate) struct Progress {
     /// Everything before this place was read and judged.
     pub(crate) at: i64,
-    /// Sum of all events before it, when it was read from the first byte on.
-    pub(crate) sum: Sum,
     /// It did not begin at the first byte, which had been truncated.
     pub(crate) is_partial: bool,
     /// The first and the last serial of each author before it.
@@ -117,6 +120,7 @@ pub(crate) struct Chain {
     writers: usize,
     segments: Arc<Mutex<Vec<Segment>>>,
     tally: Arc<Tally>,
+    history: Arc<History>,
 }
 
 /// What the threads of a lane count.
@@ -134,10 +138,36 @@ impl Chain {
         self.segments.lock().expect("no thread of the lane panics with it")
     }
 
+    /// Tells the history that an author writes to the segment `index` from behind `bases[index]`.
+    fn introduce(&self, author: u64, index: usize, bases: &[u64]) -> Result<(), Trouble> {
+        let first = i64::try_from(bases[index] + 1).expect("far below 2^63");
+        let segments = self.lock();
+        let name = |index: usize| SegmentName::new(&segments[index].name);
+        self.history.note(Happened::Writer {
+            segment: name(index),
+            writer: Author(author),
+            discipline: Discipline::Dense { first },
+            continues: index.checked_sub(1).map(name),
+        })
+    }
+
     /// Index of the segment that takes appends.
     pub(crate) fn newest(&self) -> usize {
         self.lock().iter().rposition(|it| it.created == Done::Yes).unwrap_or(0)
     }
+}
+
+/// The event `serial` of an author: 64 of them in a row have the same length.
+pub(crate) fn event(author: u64, serial: u64) -> Event {
+    let scattered = mix(author.rotate_left(40) ^ (serial >> 6));
+    let more = usize::try_from(scattered >> 40).expect("24 bits");
+    let filler = match scattered % 512 {
+        0 => 4_000 + more % 12_000,
+        1..=8 => 200 + more % 1_000,
+        _ => more % 40,
+    };
+    let number = i64::try_from(serial).expect("far below 2^63");
+    Event::new(Author(author), number, PAYLOAD_BYTES_MIN + filler)
 }
 
 /// The id by which writer `author` appends to the segment `index` of its chain.
@@ -157,22 +187,34 @@ pub(crate) struct Writers {
 
 impl Writers {
     /// A chain of its own with so many writers.
-    pub(crate) fn new(lane: u64, writers: u64, is_behind_proxy: bool, mut dice: Dice) -> Self {
+    pub(crate) fn new(
+        lane: u64,
+        writers: u64,
+        is_behind_proxy: bool,
+        history: &Arc<History>,
+        mut dice: Dice,
+    ) -> Self {
         let segments = Arc::new(Mutex::new(vec![Segment::new(lane, 0)]));
         let writers: Vec<Writer> = (0..writers)
-            .map(|number| Writer::new(SMALL | (1 + lane * 1000 + number), dice.split(number)))
+            .map(|number| Writer::new(1 + lane * 1000 + number, dice.split(number)))
             .collect();
-        let chain = Chain { lane, writers: writers.len(), segments, tally: Arc::default() };
+        let history = history.clone();
+        let tally = Arc::default();
+        let chain = Chain { lane, writers: writers.len(), segments, tally, history };
         Self { chain, writers, is_behind_proxy, first: 0, dice }
     }
 
-    fn create_first(&self, store: &mut Store) -> Result<(), Trouble> {
+    fn create_first(&self, store: &mut Witness<'_>) -> Result<(), Trouble> {
         let mut segments = self.chain.lock();
         if segments[0].created != Done::Yes && segments.len() == 1 {
             let before = std::mem::replace(&mut segments[0].created, Done::Asked);
             let name = segments[0].name.clone();
             ensure!(store.create(&name)? || before == Done::Asked, "{name} exists");
             segments[0].created = Done::Yes;
+            drop(segments);
+            for writer in &self.writers {
+                self.chain.introduce(writer.author, 0, &[0])?;
+            }
         }
         Ok(())
     }
@@ -202,7 +244,7 @@ impl Lane for Writers {
 
     fn work(&mut self, route: &Route) -> Result<(), Trouble> {
         let mut dice = self.dice.split(1);
-        self.create_first(&mut Store::new(&route.direct()))?;
+        self.create_first(&mut Witness::new(&route.direct(), &self.chain.history))?;
         thread::scope(|scope| {
             let mut threads = Vec::new();
             for writer in &mut self.writers {
@@ -217,7 +259,8 @@ impl Lane for Writers {
     }
 
     fn verify(&mut self, route: &Route, is_full: bool) -> Result<Verified, Trouble> {
-        self.read_back(&mut Store::new(route), is_full)
+        let history = self.chain.history.clone();
+        self.read_back(&mut Witness::new(route, &history), is_full)
     }
 }
 

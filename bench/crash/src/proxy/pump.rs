@@ -73,7 +73,9 @@ impl Pump<'_> {
                     return Over::Broken;
                 }
             }
-            if !self.shared.await_passage(self.direction, || !self.link.is_broken()) {
+            let is_open = self.shared.await_passage(self.direction, || !self.link.is_broken());
+            // What a partition held when the connection was reset is lost.
+            if !is_open || self.link.is_broken() {
                 return Over::Broken;
             }
             match self.deliver(&buffer[..held]) {

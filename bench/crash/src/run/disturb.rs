@@ -4,6 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use thalweg_checker::record::ProcessEvent;
 
 use crate::process::Server;
 use crate::proxy::Partition;
@@ -31,6 +32,8 @@ impl Run {
         let load = begin.elapsed();
         switches.server.stop();
         drop(server);
+        let event = if how == Ending::Stop { ProcessEvent::Stopped } else { ProcessEvent::Killed };
+        self.tell(event)?;
         let (server, restart, kills_in_recovery) = self.start_through_kills()?;
         // Those that can resume do so on the new server: they resend what was not acknowledged.
         let resume = self.dice.millis(40..250);
@@ -83,11 +86,7 @@ impl Run {
 
     /// Ends the server in one of the ways.
     fn end(&mut self, server: &mut Server) -> Result<Ending, RunError> {
-        let how = match self.dice.below(20) {
-            0 | 1 => Ending::Stop,
-            2 => Ending::KillFrozen,
-            _ => Ending::Kill,
-        };
+        let how = self.options.endings[self.dice.index(self.options.endings.len())];
         match how {
             Ending::Stop => {
                 let time = server.terminate(STOP_MAX)?;
@@ -110,10 +109,16 @@ impl Run {
     /// recovery must not depend on being finished.
     fn start_through_kills(&mut self) -> Result<(Server, Restart, u64), RunError> {
         let mut kills = 0;
+        // Told before the start: whatever is asked from here on is asked of the successor.
+        self.tell(ProcessEvent::Restarted)?;
+        self.await_unlocked()?;
         while self.dice.one_in(5) {
             let mut server = Server::launch(&self.settings)?;
             thread::sleep(self.dice.millis(0..150));
             server.kill()?;
+            self.tell(ProcessEvent::Killed)?;
+            self.tell(ProcessEvent::Restarted)?;
+            self.await_unlocked()?;
             kills += 1;
         }
         self.totals.kills += kills;
@@ -124,6 +129,17 @@ impl Run {
         let restart = Restart { journal_bytes, seconds };
         self.totals.restarts.push(restart);
         Ok((server, restart, kills))
+    }
+}
+
+impl Run {
+    /// A second start is refused while the kernel holds the lock of a killed server, as it must be;
+    /// whoever restarts it has to wait for that or to try again.
+    fn await_unlocked(&mut self) -> Result<(), RunError> {
+        let seconds = self.home.await_unlocked(START_MAX)?.as_secs_f64();
+        self.totals.lock_seconds_max = self.totals.lock_seconds_max.max(seconds);
+        self.totals.lock_waits += u64::from(seconds > 0.5);
+        Ok(())
     }
 }
 

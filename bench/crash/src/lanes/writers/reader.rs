@@ -1,19 +1,19 @@
 //! Follows the chain and judges every event that it sees; what was once readable may never be
 //! missing or different afterwards.
 
-use bytes::{Buf, BytesMut};
-use thalweg_wire::Command;
+use thalweg_checker::payload::Judge;
+use thalweg_checker::record::Run;
 
-use crate::claim::{ensure, ensure_eq, wrong};
-use crate::payload::scan;
-use crate::store::{Route, Store, len};
+use crate::claim::{ensure, ensure_eq};
+use crate::store::Route;
 use crate::wire::Trouble;
+use crate::witness::{Reading, Witness};
 
 use super::{Chain, Done, Progress, breathe, count};
 
 /// Reads until it is stopped.
 pub(super) fn run(chain: &Chain, route: &Route) -> Result<(), Trouble> {
-    let mut store = Store::new(route);
+    let mut store = Witness::new(route, &chain.history);
     loop {
         let Some(index) = next_unread(chain) else {
             if route.stop.is_stopped() {
@@ -24,7 +24,7 @@ pub(super) fn run(chain: &Chain, route: &Route) -> Result<(), Trouble> {
         };
         match follow(chain, &mut store, index) {
             Ok(()) => {}
-            Err(trouble) => route.lost(trouble, &mut store)?,
+            Err(trouble) => route.lost(trouble, &mut store.store)?,
         }
         if route.stop.is_stopped() {
             return Ok(());
@@ -41,77 +41,70 @@ fn next_unread(chain: &Chain) -> Option<usize> {
     segments.iter().position(is_unread)
 }
 
-/// Reads one segment until it ends, is gone, or waits for data while a successor is there.
-fn follow(chain: &Chain, store: &mut Store, index: usize) -> Result<(), Trouble> {
+/// Reads one segment until it ends or is gone.
+fn follow(chain: &Chain, store: &mut Witness<'_>, index: usize) -> Result<(), Trouble> {
     let (name, mut seen) = {
         let segment = &chain.lock()[index];
         (segment.name.clone(), segment.seen.clone())
     };
-    let mut left = BytesMut::new();
+    let mut judge = Judge::new(seen.at.unsigned_abs());
+    let mut runs = Vec::new();
     loop {
-        let at = seen.at + len(&left);
-        match store.read(&name, at, 1 << 20)? {
-            Command::SegmentRead(read) => {
-                ensure_eq!(read.offset, at, "{name}: offset of a read");
-                left.extend_from_slice(&read.data);
-                let items = judge(&name, &mut seen, &mut left)?;
-                count(&chain.tally.items_read, items);
-                count(&chain.tally.bytes_read, read.data.len() as u64);
-                let segment = &mut chain.lock()[index];
-                segment.seen.clone_from(&seen);
-                if read.end_of_segment && read.data.is_empty() {
-                    ensure!(left.is_empty(), "{name}: ends at {at} in an event");
-                    ensure!(segment.sealed != Done::No, "{name}: ends at {at} without a seal");
-                    let last = *segment.length_final.get_or_insert(at);
-                    ensure_eq!(last, at, "{name}: length after the seal");
-                    return Ok(());
-                }
+        runs.clear();
+        let reading = store.read(&name, &mut judge, 1 << 20, &mut runs)?;
+        let bytes = seen.take(&name, &runs)?;
+        count(&chain.tally.items_read, items(&runs));
+        count(&chain.tally.bytes_read, bytes);
+        let segment = &mut chain.lock()[index];
+        segment.seen.clone_from(&seen);
+        match reading {
+            Reading::On | Reading::Sealed => {}
+            Reading::End => {
+                ensure!(segment.sealed != Done::No, "{name}: ends at {} unsealed", seen.at);
+                let last = *segment.length_final.get_or_insert(seen.at);
+                ensure_eq!(last, seen.at, "{name}: length after the seal");
+                return Ok(());
             }
-            // A parked read of a segment that is sealed meanwhile ends like this too.
-            Command::SegmentIsSealed(_) => {}
-            Command::SegmentIsTruncated(it) => {
-                let most = chain.lock()[index].start_max;
-                let told = it.start_offset;
-                ensure!(at < told && told <= most, "{name}: start told {told}, asked for {most}");
+            Reading::Truncated(told) => {
+                let most = segment.start_max;
+                ensure!(told <= most, "{name}: start told {told}, asked for {most}");
                 // What was truncated unread can be read by nobody.
                 seen = Progress { at: told, is_partial: true, ..Progress::default() };
-                left.clear();
+                judge = Judge::new(told.unsigned_abs());
             }
-            Command::NoSuchSegment(_) => {
-                let segment = &mut chain.lock()[index];
+            Reading::Missing => {
                 let asked = segment.deleted != Done::No;
                 ensure!(asked, "{name} is gone, which nobody asked for");
                 // This answer is final: the segment may never be seen again.
                 segment.deleted = Done::Yes;
                 return Ok(());
             }
-            other => wrong!("{name}: {other:?} to a read at {at}"),
         }
     }
 }
 
-/// Takes in all whole events at the front of `left`, which begins at the place that was reached;
-/// gives their number. The same for every reading of a segment.
-pub(super) fn judge(
-    name: &str,
-    progress: &mut Progress,
-    left: &mut BytesMut,
-) -> Result<u64, Trouble> {
-    let mut items = 0;
-    let Progress { at, sum, serials, .. } = progress;
-    let done = scan(name, *at, left, |place, mark| {
-        items += 1;
-        sum.add(place, mark);
-        let (_, last) =
-            serials.entry(mark.author).or_insert((mark.serial, mark.serial.wrapping_sub(1)));
-        let before = std::mem::replace(last, mark.serial);
-        ensure!(
-            before.wrapping_add(1) == mark.serial,
-            "{name}: at {place} {mark:?} follows serial {before}"
-        );
-        Ok(())
-    })?;
-    *at += i64::try_from(done).expect("a length in memory");
-    left.advance(done);
-    Ok(items)
+/// Events of all runs.
+pub(super) fn items(runs: &[Run]) -> u64 {
+    runs.iter().map(|run| u64::from(run.count)).sum()
+}
+
+impl Progress {
+    /// Takes in what follows; gives its bytes.
+    pub(super) fn take(&mut self, name: &str, runs: &[Run]) -> Result<u64, Trouble> {
+        let mut bytes = 0;
+        for run in runs {
+            let (first, last) = (run.first.unsigned_abs(), run.last().unsigned_abs());
+            let (_, before) =
+                self.serials.entry(run.writer.0).or_insert((first, first.wrapping_sub(1)));
+            let (before, author) = (std::mem::replace(before, last), run.writer.0);
+            ensure!(
+                before.wrapping_add(1) == first,
+                "{name}: behind {} serial {first} of {author} follows {before}",
+                self.at
+            );
+            bytes += run.all_bytes();
+        }
+        self.at += i64::try_from(bytes).expect("a length in memory");
+        Ok(bytes)
+    }
 }

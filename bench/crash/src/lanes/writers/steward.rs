@@ -3,12 +3,13 @@
 
 use std::thread;
 
-use thalweg_wire::Command;
+use thalweg_checker::payload::Judge;
 
 use crate::claim::{ensure, ensure_eq, wrong};
 use crate::dice::Dice;
-use crate::store::{Route, Store};
+use crate::store::Route;
 use crate::wire::Trouble;
+use crate::witness::{Reading, Witness};
 
 use super::{Chain, Done, Segment};
 
@@ -20,7 +21,7 @@ const SEAL_AT: std::ops::Range<u64> = 300_000..6_000_000;
 /// Works until it is stopped.
 pub(super) fn run(chain: &Chain, route: &Route, dice: &mut Dice) -> Result<(), Trouble> {
     let direct = route.direct();
-    let mut store = Store::new(&direct);
+    let mut store = Witness::new(&direct, &chain.history);
     let mut seal_at = i64::try_from(dice.range(SEAL_AT)).expect("small");
     while !route.stop.is_stopped() {
         let result = match dice.below(4) {
@@ -41,7 +42,7 @@ pub(super) fn run(chain: &Chain, route: &Route, dice: &mut Dice) -> Result<(), T
             }
         };
         if let Err(trouble) = result.and_then(|()| look(chain, &mut store)) {
-            direct.lost(trouble, &mut store)?;
+            direct.lost(trouble, &mut store.store)?;
         }
         // The pace of the work, nothing waits for it.
         thread::sleep(dice.millis(1..20));
@@ -50,7 +51,7 @@ pub(super) fn run(chain: &Chain, route: &Route, dice: &mut Dice) -> Result<(), T
 }
 
 /// What begins after an acknowledgement sees what was acknowledged.
-fn look(chain: &Chain, store: &mut Store) -> Result<(), Trouble> {
+fn look(chain: &Chain, store: &mut Witness<'_>) -> Result<(), Trouble> {
     let newest = chain.newest();
     let (name, least) = {
         let segment = &chain.lock()[newest];
@@ -63,7 +64,7 @@ fn look(chain: &Chain, store: &mut Store) -> Result<(), Trouble> {
 }
 
 /// Seals a segment and makes its successor; goes on where a kill interrupted it.
-fn replace(chain: &Chain, store: &mut Store, index: usize) -> Result<(), Trouble> {
+fn replace(chain: &Chain, store: &mut Witness<'_>, index: usize) -> Result<(), Trouble> {
     let name = {
         let segment = &mut chain.lock()[index];
         segment.sealed = segment.sealed.max(Done::Asked);
@@ -95,7 +96,7 @@ fn replace(chain: &Chain, store: &mut Store, index: usize) -> Result<(), Trouble
 }
 
 /// Truncates some segment at the end of an acknowledged block.
-fn truncate(chain: &Chain, store: &mut Store, dice: &mut Dice) -> Result<(), Trouble> {
+fn truncate(chain: &Chain, store: &mut Witness<'_>, dice: &mut Dice) -> Result<(), Trouble> {
     let (index, name, offset) = {
         let mut segments = chain.lock();
         let alive: Vec<usize> =
@@ -119,14 +120,15 @@ fn truncate(chain: &Chain, store: &mut Store, dice: &mut Dice) -> Result<(), Tro
     };
     store.truncate(&name, offset)?;
     chain.lock()[index].start_min = offset;
-    match store.read(&name, offset - 1, 10)? {
-        Command::SegmentIsTruncated(it) if it.start_offset == offset => Ok(()),
+    let mut judge = Judge::new(offset.unsigned_abs() - 1);
+    match store.read(&name, &mut judge, 10, &mut Vec::new())? {
+        Reading::Truncated(start) if start == offset => Ok(()),
         other => wrong!("{name}: {other:?} to a read before the start offset {offset}"),
     }
 }
 
 /// Deletes the oldest segment when enough follow it, every writer has left it and it was read.
-fn delete_oldest(chain: &Chain, store: &mut Store) -> Result<(), Trouble> {
+fn delete_oldest(chain: &Chain, store: &mut Witness<'_>) -> Result<(), Trouble> {
     let (index, name, before) = {
         let mut segments = chain.lock();
         let is_left = |it: &Segment| it.created == Done::Yes && it.deleted != Done::Yes;

@@ -3,26 +3,28 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use bytes::BytesMut;
+use thalweg_checker::id::Segment as SegmentName;
+use thalweg_checker::payload::Judge;
+use thalweg_checker::record::Happened;
 
 use crate::claim::{ensure, ensure_eq, wrong};
 use crate::lane::Verified;
-use crate::payload::Sum;
-use crate::store::{EVENT_COUNT, Store};
+use crate::store::EVENT_COUNT;
 use crate::wire::Trouble;
+use crate::witness::{Reading, Witness};
 
-use super::reader::judge;
+use super::reader::items;
 use super::writer::Writer;
 use super::{Done, Progress, Segment, Writers, writer_id};
 
 /// Bytes read back at a time.
-const PIECE: i64 = 4 << 20;
+const PIECE: i32 = 2 << 20;
 
 impl Writers {
     /// Reads what is new, or everything, and compares it with what the writers know.
     pub(super) fn read_back(
         &mut self,
-        store: &mut Store,
+        store: &mut Witness<'_>,
         is_full: bool,
     ) -> Result<Verified, Trouble> {
         self.settle_existence(store)?;
@@ -34,7 +36,8 @@ impl Writers {
                 (segment.name.clone(), segment.exists())
             };
             if exists {
-                writer.set_up(&mut store.session(&name)?, &name)?;
+                let mut wire = store.store.session(&name)?;
+                writer.set_up(&mut wire, &self.chain.history, &name)?;
             }
         }
         let mut verified = Verified::default();
@@ -61,7 +64,7 @@ impl Writers {
     }
 
     /// Finds out which creations, seals and deletions without an answer were carried out.
-    fn settle_existence(&mut self, store: &mut Store) -> Result<(), Trouble> {
+    fn settle_existence(&mut self, store: &mut Witness<'_>) -> Result<(), Trouble> {
         let mut segments = self.chain.lock();
         for segment in &mut segments[self.first..] {
             let name = segment.name.clone();
@@ -84,7 +87,7 @@ impl Writers {
 
 /// Reads one segment from where verification was, or from its start.
 fn read_segment(
-    store: &mut Store,
+    store: &mut Witness<'_>,
     segment: &mut Segment,
     is_full: bool,
 ) -> Result<Verified, Trouble> {
@@ -101,50 +104,47 @@ fn read_segment(
     if info.is_sealed {
         let last = *segment.length_final.get_or_insert(length);
         ensure_eq!(length, last, "{name}: length after the seal");
-        store.assert_ends(&name, length)?;
+        store.store.assert_ends(&name, length)?;
     }
     if is_full || start > segment.verified.at {
         let begin = Progress { at: start, is_partial: start > 0, ..Progress::default() };
         segment.verified = begin;
     }
-    let (mut items, from) = (0, segment.verified.at);
-    // The two readings are compared at the place that the follower has reached.
-    let seen = &segment.seen;
-    let can_compare = !seen.is_partial && !segment.verified.is_partial && seen.at >= from;
-    let stops = [can_compare.then_some(seen.at), Some(length)];
-    for stop in stops.into_iter().flatten() {
-        items += read_to(store, &name, &mut segment.verified, stop)?;
-        if can_compare && stop == seen.at {
-            let (read, again): (Sum, Sum) = (seen.sum, segment.verified.sum);
-            ensure_eq!(again, read, "{name}: the first {stop} bytes were read otherwise before");
-        }
+    let from = segment.verified.at;
+    let items = read_to(store, &name, &mut segment.verified, length)?;
+    if is_full || from == 0 {
+        let segment = SegmentName::new(&name);
+        let length = length.unsigned_abs();
+        store.history.note(Happened::ReadBack { segment, length })?;
     }
     Ok(Verified { items, bytes: (length - from).unsigned_abs() })
 }
 
-/// Reads and judges up to a place, which must be between two events.
+/// Reads and judges up to the length.
 fn read_to(
-    store: &mut Store,
+    store: &mut Witness<'_>,
     name: &str,
     progress: &mut Progress,
-    stop: i64,
+    length: i64,
 ) -> Result<u64, Trouble> {
-    let mut items = 0;
-    let mut left = BytesMut::new();
-    let mut at = progress.at;
-    while at < stop {
-        let data = store.read_all(name, at, stop.min(at + PIECE))?;
-        at += crate::store::len(&data);
-        left.extend_from_slice(&data);
-        items += judge(name, progress, &mut left)?;
+    let mut found = 0;
+    let mut judge = Judge::new(progress.at.unsigned_abs());
+    let mut runs = Vec::new();
+    while progress.at < length {
+        runs.clear();
+        let reading = store.read(name, &mut judge, PIECE, &mut runs)?;
+        let is_on = matches!(reading, Reading::On | Reading::End);
+        ensure!(is_on, "{name}: {reading:?} at {} before {length}", progress.at);
+        progress.take(name, &runs)?;
+        found += items(&runs);
     }
-    ensure!(left.is_empty(), "{name}: half an event before {stop}");
-    Ok(items)
+    ensure_eq!(progress.at, length, "{name}: more is read than there is");
+    Ok(found)
 }
 
 /// Compares the last serials found in a segment with what its writers and the server know.
 fn compare(
-    store: &mut Store,
+    store: &mut Witness<'_>,
     segment: &Segment,
     index: usize,
     writers: &[Writer],
@@ -176,13 +176,13 @@ fn compare(
             "{name}: {found:?} are first and last of writer {author}, {base} came before and \
              {right} is the last"
         );
-        let told = store.attribute(name, writer_id(author, index))?.max(0);
+        let told = store.store.attribute(name, writer_id(author, index))?.max(0);
         let number = i64::try_from(right - base).expect("far below 2^63");
         ensure_eq!(told, number, "{name}: last number of writer {author}");
         events += number;
     }
     ensure!(found.is_empty(), "{name}: events of nobody: {found:?}");
-    let counted = store.attribute(name, EVENT_COUNT)?.max(0);
+    let counted = store.store.attribute(name, EVENT_COUNT)?.max(0);
     ensure_eq!(counted, events, "{name}: count of events");
     Ok(())
 }

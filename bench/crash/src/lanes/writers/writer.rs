@@ -1,22 +1,24 @@
 //! One writer: numbers its events, keeps blocks in flight, resumes exactly.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::BytesMut;
+use thalweg_checker::id::{OperationId, Segment as SegmentName, SessionId, Writer as Author};
+use thalweg_checker::record::{Operation, Outcome, Refusal};
 use thalweg_wire::{Command, NO_EVENT_NUMBER};
 
 use crate::claim::{ensure, ensure_eq, wrong};
 use crate::dice::Dice;
-use crate::payload::Mark;
+use crate::history::History;
 use crate::store::{Route, Store};
 use crate::wire::{Trouble, Wire};
 
-use super::{Chain, Done, breathe, count, writer_id};
+use super::{Chain, Done, breathe, count, event, writer_id};
 
 /// Most blocks in flight.
-const WINDOW: usize = 24;
+const WINDOW: usize = 12;
 /// Most bytes in flight: much less than a server takes in without looking.
-const FLIGHT_BYTES: i64 = 1 << 20;
+const FLIGHT_BYTES: u64 = 256 << 10;
 /// Ends of blocks that are kept as places to truncate at.
 const BOUNDARIES: usize = 64;
 
@@ -31,6 +33,8 @@ pub(super) struct Writer {
     pub(super) acknowledged: u64,
     /// Serials of events at which a block ended that may have been stored.
     ends: BTreeSet<u64>,
+    /// Blocks that were sent on the present connection and not answered, oldest first.
+    blocks: VecDeque<Block>,
     dice: Dice,
 }
 
@@ -44,7 +48,8 @@ enum Turn {
 impl Writer {
     pub(super) fn new(author: u64, dice: Dice) -> Self {
         let ends = BTreeSet::from([0]);
-        Self { author, at: 0, bases: vec![0], acknowledged: 0, ends, dice }
+        let blocks = VecDeque::new();
+        Self { author, at: 0, bases: vec![0], acknowledged: 0, ends, blocks, dice }
     }
 
     pub(super) fn base(&self) -> u64 {
@@ -55,7 +60,12 @@ impl Writer {
     pub(super) fn run(&mut self, chain: &Chain, route: &Route) -> Result<(), Trouble> {
         let mut store = Store::new(route);
         loop {
-            let end = match self.session(chain, &mut store) {
+            let end = self.session(chain, &mut store);
+            // Whatever was not answered may have been stored.
+            for block in self.blocks.drain(..) {
+                chain.history.unknown(block.id)?;
+            }
+            let end = match end {
                 Ok(Turn::Sealed) => self.move_on(chain, &mut store),
                 Ok(Turn::Again) => Ok(()),
                 Err(trouble) => Err(trouble),
@@ -67,16 +77,35 @@ impl Writer {
         }
     }
 
-    /// What the server says is durable, checked against what it acknowledged before.
-    pub(super) fn set_up(&mut self, wire: &mut Wire, name: &str) -> Result<(), Trouble> {
-        let id = writer_id(self.author, self.at);
-        let last = match wire.set_up(name, id)? {
-            Command::AppendSetup(it) => it.last_event_number,
+    /// What the server says is durable, checked against what it acknowledged before. Gives the name
+    /// of the connection in the history.
+    pub(super) fn set_up(
+        &mut self,
+        wire: &mut Wire,
+        history: &History,
+        name: &str,
+    ) -> Result<SessionId, Trouble> {
+        let session = history.session();
+        let (segment, author) = (SegmentName::new(name), Author(self.author));
+        let set_up = Operation::SetUp { segment, writer: author };
+        let operation = history.invoke(session, set_up)?;
+        let last = match wire.set_up(name, writer_id(self.author, self.at)) {
+            Ok(Command::AppendSetup(it)) => it.last_event_number,
             // Nobody owns the segment while the server starts.
-            Command::WrongHost(_) => return Err(Trouble::Closed),
-            other => wrong!("{name}: {other:?} to the set-up of writer {}", self.author),
+            Ok(Command::WrongHost(_)) => {
+                history.fail(operation, Refusal::Unavailable)?;
+                return Err(Trouble::Closed);
+            }
+            Ok(other) => wrong!("{name}: {other:?} to the set-up of writer {}", self.author),
+            Err(trouble) => {
+                history.unknown(operation)?;
+                return Err(trouble);
+            }
         };
-        self.learn(name, last)
+        self.learn(name, last)?;
+        let last = (self.acknowledged > self.base()).then_some(number(self.acknowledged));
+        history.ok(operation, Outcome::SetUp { last })?;
+        Ok(session)
     }
 
     /// Takes in the last stored event number of the present segment.
@@ -102,14 +131,14 @@ impl Writer {
     fn session(&mut self, chain: &Chain, store: &mut Store) -> Result<Turn, Trouble> {
         let name = chain.lock()[self.at].name.clone();
         let mut wire = store.session(&name)?;
-        self.set_up(&mut wire, &name)?;
-        let mut flight = Flight { sent: self.acknowledged, blocks: 0, bytes: 0 };
+        let session = self.set_up(&mut wire, &chain.history, &name)?;
+        let mut sender = Sender { session, segment: SegmentName::new(&name), bytes: 0 };
         // Some sessions are cut short with blocks under way, as by a broken network.
         let mut blocks_left = if self.dice.one_in(3) { self.dice.range(5..200) } else { u64::MAX };
         let window = 1 + self.dice.index(WINDOW);
         loop {
-            while flight.blocks < window && flight.bytes < FLIGHT_BYTES && blocks_left > 0 {
-                self.send_block(&mut wire, &mut flight)?;
+            while self.blocks.len() < window && sender.bytes < FLIGHT_BYTES && blocks_left > 0 {
+                self.send_block(&mut wire, chain, &mut sender)?;
                 blocks_left -= 1;
             }
             if blocks_left == 0 {
@@ -118,10 +147,10 @@ impl Writer {
             }
             match wire.receive()? {
                 Command::DataAppended(it) => {
-                    let number = (it.previous_event_number, it.event_number);
-                    self.acknowledge(chain, &name, number, &mut flight)?;
-                    let segment = &mut chain.lock()[self.at];
+                    let told = (it.previous_event_number, it.event_number);
                     let end = it.current_segment_write_offset;
+                    self.acknowledge(chain, &mut sender, told, end)?;
+                    let segment = &mut chain.lock()[self.at];
                     segment.length_min = segment.length_min.max(end);
                     if segment.boundaries.len() >= BOUNDARIES {
                         segment.boundaries.remove(0);
@@ -132,6 +161,9 @@ impl Writer {
                     ensure_eq!(it.segment.as_str(), name, "name in SegmentIsSealed");
                     let asked = chain.lock()[self.at].sealed;
                     ensure!(asked != Done::No, "{name} is sealed, which nobody asked for");
+                    for block in self.blocks.drain(..) {
+                        chain.history.fail(block.id, Refusal::Sealed)?;
+                    }
                     return Ok(Turn::Sealed);
                 }
                 other => wrong!("{name}: {other:?} to writer {}", self.author),
@@ -139,52 +171,67 @@ impl Writer {
         }
     }
 
-    fn send_block(&mut self, wire: &mut Wire, flight: &mut Flight) -> Result<(), Trouble> {
+    fn send_block(
+        &mut self,
+        wire: &mut Wire,
+        chain: &Chain,
+        sender: &mut Sender,
+    ) -> Result<(), Trouble> {
         let events = match self.dice.below(4) {
             0 => 1,
             1 => self.dice.range(2..20),
             _ => self.dice.range(20..300),
         };
+        let before = self.blocks.back().map_or(self.acknowledged, |block| block.last);
+        let last = before + events;
         let mut data = BytesMut::new();
-        for serial in flight.sent + 1..=flight.sent + events {
-            Mark::new(self.author, serial).frame(&mut data);
+        for serial in before + 1..=last {
+            event(self.author, serial).encode(&mut data);
         }
-        flight.sent += events;
-        flight.blocks += 1;
-        flight.bytes += i64::try_from(data.len()).expect("a length in memory");
+        let bytes = data.len() as u64;
+        let append = Operation::Append {
+            segment: sender.segment.clone(),
+            writer: Author(self.author),
+            first: number(before + 1),
+            count: u32::try_from(events).expect("below 300"),
+            bytes,
+        };
         // Known before it is sent: it may be stored whatever becomes of the connection.
-        self.ends.insert(flight.sent);
-        let number = i64::try_from(flight.sent - self.base()).expect("far below 2^63");
+        let id = chain.history.invoke(sender.session, append)?;
+        self.blocks.push_back(Block { id, last, bytes });
+        self.ends.insert(last);
+        sender.bytes += bytes;
+        let told = number(last - self.base());
         let id = writer_id(self.author, self.at);
-        wire.append(id, data.freeze(), number, i32::try_from(events).expect("below 300"))
+        wire.append(id, data.freeze(), told, i32::try_from(events).expect("below 300"))
     }
 
-    /// Takes in an acknowledgement, which may stand for several blocks.
+    /// Takes in an acknowledgement, which may stand for several blocks; `end` is where the last of
+    /// them ends.
     fn acknowledge(
         &mut self,
         chain: &Chain,
-        name: &str,
-        (previous, number): (i64, i64),
-        flight: &mut Flight,
+        sender: &mut Sender,
+        (previous, told): (i64, i64),
+        end: i64,
     ) -> Result<(), Trouble> {
-        let (author, known) = (self.author, self.acknowledged);
-        let Ok(told) = u64::try_from(number) else { wrong!("{name}: {number} acknowledged") };
-        let serial = self.base() + told;
-        ensure!(
-            self.ends.contains(&serial) && serial > known,
-            "{name}: {number} acknowledged to writer {author}, {known} before, {} sent",
-            flight.sent
-        );
-        let answered = self.ends.range(known + 1..=serial).count();
-        let before = i64::try_from(known - self.base()).expect("far below 2^63");
-        ensure_eq!(previous.max(0), before, "{name}: previous number");
-        flight.blocks -= answered;
-        if flight.blocks == 0 {
-            flight.bytes = 0;
-        } else {
-            // By the mean, which is all that a bound needs.
-            let blocks = i64::try_from(flight.blocks + answered).expect("a small number");
-            flight.bytes -= flight.bytes / blocks * i64::try_from(answered).expect("small");
+        let (author, known, base) = (self.author, self.acknowledged, self.base());
+        let name = sender.segment.as_str();
+        let Ok(told) = u64::try_from(told) else { wrong!("{name}: {told} acknowledged") };
+        let serial = base + told;
+        let is_end = self.blocks.iter().any(|block| block.last == serial);
+        ensure!(is_end, "{name}: {told} acknowledged to writer {author}, {known} before");
+        let before = number(known - base);
+        ensure_eq!(previous.max(0), before, "{name}: previous number of writer {author}");
+        let mut previous = Some(number(known));
+        while let Some(block) = self.blocks.pop_front() {
+            let length = (block.last == serial).then_some(end.unsigned_abs());
+            let outcome = Outcome::Appended { length, previous: previous.take() };
+            chain.history.ok(block.id, outcome)?;
+            sender.bytes -= block.bytes;
+            if block.last == serial {
+                break;
+            }
         }
         count(&chain.tally.acknowledged, serial - known);
         self.acknowledged = serial;
@@ -197,7 +244,7 @@ impl Writer {
         let name = chain.lock()[self.at].name.clone();
         let mut wire = store.session(&name)?;
         let before = self.acknowledged;
-        self.set_up(&mut wire, &name)?;
+        self.set_up(&mut wire, &chain.history, &name)?;
         ensure_eq!(
             self.acknowledged,
             before,
@@ -212,16 +259,30 @@ impl Writer {
             breathe();
         }
         self.bases.push(self.acknowledged);
+        chain.introduce(self.author, self.at + 1, &self.bases)?;
         chain.lock()[self.at].writers_left += 1;
         self.at += 1;
         Ok(())
     }
 }
 
-/// What was sent and not acknowledged.
-struct Flight {
-    /// Serial of the last event sent.
-    sent: u64,
-    blocks: usize,
-    bytes: i64,
+/// An event number as the wire and the history write it.
+fn number(serial: u64) -> i64 {
+    i64::try_from(serial).expect("far below 2^63")
+}
+
+/// A block that was sent and not answered.
+struct Block {
+    id: OperationId,
+    /// Serial of its last event.
+    last: u64,
+    bytes: u64,
+}
+
+/// The present connection of a writer.
+struct Sender {
+    session: SessionId,
+    segment: SegmentName,
+    /// Bytes of the blocks that were sent and not answered.
+    bytes: u64,
 }
