@@ -1,4 +1,4 @@
-//! A whole segment store, all its addresses: each request goes to the address that owns the segment.
+//! A whole segment store, all its ports: each request goes to the port that owns the segment.
 //!
 //! Where a segment lives is found by asking, never computed: what answers other than `WrongHost`
 //! owns it. One request at a time.
@@ -118,7 +118,7 @@ impl Store {
         self.wires.clear();
     }
 
-    /// The address that serves a segment, whether the segment exists or not.
+    /// The address of the port that serves a segment, whether the segment exists or not.
     pub fn owner(&mut self, segment: &str) -> Result<SocketAddr, Trouble> {
         // Transactions and transient segments live with their parent.
         let parent = segment.split('#').next().unwrap_or(segment).to_owned();
@@ -139,7 +139,7 @@ impl Store {
             }
             ensure!(
                 begin.elapsed() < OWNERLESS_MAX,
-                "no address of {:?} owns {segment}",
+                "no port of {:?} owns {segment}",
                 self.route.addresses
             );
             thread::sleep(Duration::from_millis(10));

@@ -2,7 +2,7 @@
 //!
 //! Load, kills and judgement are those of `thalweg-crash`, as `thalweg crash-test` runs them. Here
 //! is the short form: `THALWEG_KILLS` (6) and `THALWEG_SHARDS` (2) set the size of the loop,
-//! `THALWEG_SINGLE_PORT=1` lets all shards share a port, `THALWEG_SEED` repeats the choices of a run.
+//! `THALWEG_SINGLE_PORT=1` lets all shards share a port, `THALWEG_SEED` repeats the choices.
 
 use std::path::Path;
 
