@@ -31,7 +31,30 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     (
         "thalweg-sim",
-        &["thalweg-core", "thalweg-journal", "thalweg-net", "thalweg-shard", "thalweg-wire"],
+        &[
+            "thalweg-checker",
+            "thalweg-core",
+            "thalweg-journal",
+            "thalweg-net",
+            "thalweg-shard",
+            "thalweg-wire",
+        ],
+    ),
+    (
+        "thalweg-sweep",
+        &["thalweg-core", "thalweg-journal", "thalweg-shard", "thalweg-uring", "thalweg-wire"],
+    ),
+    ("thalweg-checker", &["thalweg-wire"]),
+    (
+        "thalweg-fuzz",
+        &[
+            "thalweg-control",
+            "thalweg-core",
+            "thalweg-journal",
+            "thalweg-net",
+            "thalweg-server",
+            "thalweg-wire",
+        ],
     ),
     ("thalweg-bench", &["thalweg-uring", "thalweg-wire"]),
     ("thalweg-crash", &["thalweg-checker", "thalweg-wire"]),
@@ -43,6 +66,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "thalweg-core",
             "thalweg-crash",
             "thalweg-journal",
+            "thalweg-net",
             "thalweg-server",
             "thalweg-uring",
         ],
@@ -53,7 +77,7 @@ const EDGES: &[(&str, &[&str])] = &[
 const GUARDED: &[(&str, &[&str])] = &[
     ("glommio", &["thalweg-runtime"]),
     ("io-uring", &["thalweg-uring"]),
-    ("libc", &["thalweg-uring"]),
+    ("libc", &["thalweg-sweep", "thalweg-uring"]),
     ("tokio", &["thalweg-client", "thalweg-control", "thalweg-server"]),
     ("tonic", &["thalweg-control"]),
 ];

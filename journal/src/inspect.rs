@@ -133,8 +133,8 @@ pub fn inspect<D: Device>(
     Ok(summary)
 }
 
-/// A journal that is looked at and not opened: whatever a recovery would read, without what it would
-/// write.
+/// A journal that is looked at and not opened: whatever a recovery would read, without what it
+/// would write.
 #[derive(Debug)]
 pub(crate) struct Examination<D> {
     journal: Journal<D>,

@@ -1,5 +1,5 @@
-//! Checks the journal of a shard at rest: every record, what an engine makes of them, and every byte
-//! that a segment holds. Never writes.
+//! Checks the journal of a shard at rest: every record, what an engine makes of them, and every
+//! byte that a segment holds. Never writes.
 //!
 //! There is no second reader here: files and records are judged by the walk of a recovery,
 //! operations and checkpoints by the engine's recovery, data by the engine's reads, frame by frame.

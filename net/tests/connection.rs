@@ -444,8 +444,8 @@ fn receive_sizes_follow_traffic_and_frames() {
     assert_eq!(size(&script), frame_bytes - header.len());
 }
 
-/// Shows that a merge of segments that do not live together is refused before anybody could take the
-/// source for missing, or for merged before.
+/// Shows that a merge of segments that do not live together is refused before anybody could take
+/// the source for missing, or for merged before.
 #[test]
 fn a_merge_across_containers_is_refused() {
     let placement = Placement::new(8, 2);

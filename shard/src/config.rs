@@ -112,8 +112,8 @@ pub struct Config {
     pub trim_interval: Duration,
     /// How long connections may stand still.
     pub patience: Patience,
-    /// Longest that a stop waits for frames in flight, so that the whole of it takes less than 10 s.
-    /// Default 8 s.
+    /// Longest that a stop waits for frames in flight, so that the whole of it takes less than 10
+    /// s. Default 8 s.
     pub stop_patience: Duration,
     /// Recoveries in place after a journal failure before the shard counts as given up: it then
     /// tries only now and then. Default 10.

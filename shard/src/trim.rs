@@ -52,8 +52,8 @@ impl Trim {
         }
     }
 
-    /// The engine recovered and needs frames from `replay` on. Looks at once: a journal that is full
-    /// to the last block takes no frame that would ask.
+    /// The engine recovered and needs frames from `replay` on. Looks at once: a journal that is
+    /// full to the last block takes no frame that would ask.
     pub(crate) fn recovered(&mut self, replay: Option<JournalAddress>) {
         self.replay = replay;
         self.is_asked = true;

@@ -143,7 +143,8 @@ impl Checker {
         self.segments.get(table)?.table.certain(key)
     }
 
-    /// Whether no change of this key is under way, nor one of unknown outcome that may still happen.
+    /// Whether no change of this key is under way, nor one of unknown outcome that may still
+    /// happen.
     pub fn is_key_quiet(&self, table: &str, key: &str) -> bool {
         self.segments.get(table).is_none_or(|state| state.table.is_quiet(key))
     }

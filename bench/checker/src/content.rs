@@ -1,9 +1,9 @@
 //! The bytes of one segment as readers saw them: which event lies where.
 //!
-//! What was read without a gap from the beginning (or from the start offset) is the *known* part, kept
-//! as runs of events; its end is the frontier. Every later read is held against it: bytes follow
-//! from the event, so equal events are equal bytes. What was read behind a gap waits as an island
-//! until the gap closes. What was truncated is forgotten.
+//! What was read without a gap from the beginning (or from the start offset) is the *known* part,
+//! kept as runs of events; its end is the frontier. Every later read is held against it: bytes
+//! follow from the event, so equal events are equal bytes. What was read behind a gap waits as an
+//! island until the gap closes. What was truncated is forgotten.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -120,8 +120,8 @@ impl Content {
         Ok(())
     }
 
-    /// All was read from the start on, which may have been inside an event: what follows is what was
-    /// read first.
+    /// All was read from the start on, which may have been inside an event: what follows is what
+    /// was read first.
     pub(crate) fn come_ashore(&mut self, ends: u32) -> Verdict {
         let island = self.islands.keys().next().map(|(offset, _)| *offset);
         if let (true, Some(offset)) = (self.is_adrift, island) {

@@ -39,8 +39,8 @@ pub enum FileError {
     /// The history cannot be that of a right server.
     #[error("line {line}: {violation}")]
     Violated {
-        /// The line with which the contradiction is complete, from 1; the last one when only the end
-        /// shows it.
+        /// The line with which the contradiction is complete, from 1; the last one when only the
+        /// end shows it.
         line: u64,
         /// What contradicts what.
         violation: Violation,
@@ -50,8 +50,8 @@ pub enum FileError {
 /// Judges the history in this file.
 ///
 /// # Errors
-/// [`FileError`]; `Violated` is the verdict that something is wrong with the server, everything else
-/// that the file cannot be judged.
+/// [`FileError`]; `Violated` is the verdict that something is wrong with the server, everything
+/// else that the file cannot be judged.
 pub fn judge_file(path: &Path) -> Result<Summary, FileError> {
     let file =
         File::open(path).map_err(|source| FileError::Read { path: path.to_path_buf(), source })?;

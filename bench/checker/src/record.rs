@@ -8,8 +8,8 @@
 //!
 //! * `ok`: it took effect, and this is what was told about it;
 //! * `fail`: it took no effect, for this reason, which is a definite statement of its own;
-//! * `info`: nobody knows. It may have taken effect, may still do so until the process that was asked
-//!   has ended, or may never. An operation that does not complete at all is the same.
+//! * `info`: nobody knows. It may have taken effect, may still do so until the process that was
+//! asked   has ended, or may never. An operation that does not complete at all is the same.
 
 use serde::{Deserialize, Serialize};
 
@@ -89,8 +89,8 @@ pub enum Happened {
         /// The epoch.
         epoch: u64,
     },
-    /// Everything is quiet, and this segment, or what is left of it, was read from its start to this
-    /// length; nothing may be missing now.
+    /// Everything is quiet, and this segment, or what is left of it, was read from its start to
+    /// this length; nothing may be missing now.
     ReadBack {
         /// The segment.
         segment: Segment,
@@ -177,9 +177,9 @@ pub enum Operation {
         /// Who.
         writer: Writer,
     },
-    /// Append a block of events with consecutive numbers: [`Outcome::Appended`]. All of the block is
-    /// stored or nothing. Of a transaction: by the name of the segment in which it is written aside,
-    /// or not recorded at all; what counts are the parts of its commit.
+    /// Append a block of events with consecutive numbers: [`Outcome::Appended`]. All of the block
+    /// is stored or nothing. Of a transaction: by the name of the segment in which it is written
+    /// aside, or not recorded at all; what counts are the parts of its commit.
     Append {
         /// Where.
         segment: Segment,
@@ -490,8 +490,8 @@ pub enum Refusal {
     NoSuchSegment,
     /// There is one already.
     Exists,
-    /// It is sealed. To an append: nothing of it and of what the writer sent behind it is stored, nor
-    /// will be. With several sessions of one writer that is not known; use `info` then.
+    /// It is sealed. To an append: nothing of it and of what the writer sent behind it is stored,
+    /// nor will be. With several sessions of one writer that is not known; use `info` then.
     Sealed,
     /// It starts behind the offset.
     Truncated {

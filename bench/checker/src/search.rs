@@ -1,8 +1,8 @@
 //! Searches whether the answers about one object can be put in an order that explains them all:
 //! the method of Wing and Gong with a memo, done while the history is read.
 //!
-//! Kept is the set of all explanations so far, each a state and the open changes that it has already
-//! used. An answer is explained by letting some open changes happen and then the operation
+//! Kept is the set of all explanations so far, each a state and the open changes that it has
+//! already used. An answer is explained by letting some open changes happen and then the operation
 //! itself; explanations that cannot do that are dropped, and when none is left, there is
 //! no order. A change whose outcome is unknown stays open; when nothing can ever let it happen any
 //! more it is laid aside, so that it does not widen the search.
@@ -55,15 +55,15 @@ pub(crate) trait Object {
         state: &Self::State,
     ) -> Option<Self::State>;
 
-    /// Whether the outcome tells of a change; otherwise it is a read or a refusal, which leaves the state
-    /// as it is.
+    /// Whether the outcome tells of a change; otherwise it is a read or a refusal, which leaves the
+    /// state as it is.
     fn is_effect(outcome: &Self::Outcome) -> bool;
 
     /// Whether `change` can lead to a state in which `other` can happen, `other` being older.
     fn enables(change: &Self::Operation, other: &Self::Operation) -> bool;
 
-    /// The same when `change` is older than `other`, so that whoever asked for `other` may have known
-    /// what came of it.
+    /// The same when `change` is older than `other`, so that whoever asked for `other` may have
+    /// known what came of it.
     fn may_have_enabled(change: &Self::Operation, other: &Self::Operation) -> bool {
         Self::enables(change, other)
     }
@@ -89,8 +89,8 @@ struct Open<O> {
 struct Explanation<S> {
     state: S,
     used: u64,
-    /// For each open operation that did not happen yet the states passed by since it was asked for: a
-    /// read or a refusal may have happened in any of them.
+    /// For each open operation that did not happen yet the states passed by since it was asked for:
+    /// a read or a refusal may have happened in any of them.
     passed: BTreeSet<(OperationId, S)>,
 }
 
@@ -345,8 +345,8 @@ impl<O: Object> Search<O> {
             let explains = |(of, state): &(OperationId, O::State)| {
                 of == id && O::explain(operation, outcome, state).is_some()
             };
-            // A change that is made to happen here could as well happen later, so only states that were
-            // passed by before count.
+            // A change that is made to happen here could as well happen later, so only states that
+            // were passed by before count.
             let is_old = self.explanations.contains(explanation);
             if is_old && !O::is_effect(outcome) && explanation.passed.iter().any(explains) {
                 let state = explanation.state.clone();

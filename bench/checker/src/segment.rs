@@ -1,5 +1,5 @@
-//! What is known of one segment: its lives, and of the present one content, writers, length, seal and
-//! start.
+//! What is known of one segment: its lives, and of the present one content, writers, length, seal
+//! and start.
 
 use std::collections::{BTreeMap, BTreeSet};
 

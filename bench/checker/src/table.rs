@@ -256,8 +256,9 @@ impl Table {
         self.check_batches(&undisturbed)
     }
 
-    /// Of each change of several keys, what was read together shows all or nothing. Keys that changed
-    /// while they were read may have been read before or after the change, so they do not count.
+    /// Of each change of several keys, what was read together shows all or nothing. Keys that
+    /// changed while they were read may have been read before or after the change, so they do not
+    /// count.
     fn check_batches(&self, read: &[Key]) -> Verdict {
         for (id, keys) in &self.batches {
             let (mut shown, mut hidden) = (None, None);

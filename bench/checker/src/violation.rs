@@ -8,8 +8,8 @@ use crate::id::OperationId;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{invariant} violated at record {record}: {text}")]
 pub struct Violation {
-    /// Which invariant does not hold: `S1` to `S26`, or `history` when the history itself is not one,
-    /// for example when an operation completes twice.
+    /// Which invariant does not hold: `S1` to `S26`, or `history` when the history itself is not
+    /// one, for example when an operation completes twice.
     pub invariant: &'static str,
     /// What contradicts what.
     pub text: String,
@@ -49,8 +49,8 @@ impl fmt::Display for Summary {
         write!(
             formatter,
             "{} records, {} operations ({} of unknown outcome), {} events acknowledged, {} found, \
-             {} read, {} answers searched ({} searches given up), {} segments read back, {} ends of \
-             the process",
+             {} read, {} answers searched ({} searches given up), {} segments read back, {} ends \
+             of the process",
             self.records,
             self.operations,
             self.unknown,

@@ -1,5 +1,5 @@
-//! What is known of one writer in one life of a segment: what it sent, what it was told, and what of
-//! it was found. A constant amount, but for appends in flight and, when numbers have gaps, for
+//! What is known of one writer in one life of a segment: what it sent, what it was told, and what
+//! of it was found. A constant amount, but for appends in flight and, when numbers have gaps, for
 //! appends that were not read yet.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -41,8 +41,8 @@ struct Session {
 pub(crate) struct WriterState {
     name: Writer,
     discipline: Discipline,
-    /// Highest number sent. With [`Discipline::Dense`] a set-up takes it back to what it told: what was
-    /// sent before and is not stored by then never will be, unless it is sent again.
+    /// Highest number sent. With [`Discipline::Dense`] a set-up takes it back to what it told: what
+    /// was sent before and is not stored by then never will be, unless it is sent again.
     submitted: Option<i64>,
     /// Highest number that was taken back.
     void: Option<i64>,
@@ -224,7 +224,8 @@ impl WriterState {
         if let Some(invariant) = state.broken {
             breach!(
                 invariant,
-                "{last} of {writer:?} is acknowledged behind an append of the same session that was not"
+                "{last} of {writer:?} is acknowledged behind an append of the same session that \
+                 was not"
             );
         }
         let is_next = state.open.pop_front() == Some(id);
@@ -254,8 +255,8 @@ impl WriterState {
         }
     }
 
-    /// An append ended without an acknowledgement. `broken`: what is breached if one behind it in the
-    /// session is acknowledged all the same.
+    /// An append ended without an acknowledgement. `broken`: what is breached if one behind it in
+    /// the session is acknowledged all the same.
     pub(crate) fn ended(
         &mut self,
         id: OperationId,
@@ -291,8 +292,8 @@ impl WriterState {
         Ok(())
     }
 
-    /// Its events are found here, behind everything found before. `was_found` tells whether a number
-    /// was found before.
+    /// Its events are found here, behind everything found before. `was_found` tells whether a
+    /// number was found before.
     pub(crate) fn finds(
         &mut self,
         placed: &Placed,

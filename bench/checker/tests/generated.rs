@@ -281,7 +281,8 @@ fn judge(history: &[Happened]) -> Result<Summary, Violation> {
     checker.finish()
 }
 
-/// One way to break a history: what it is, and the change if the record is of the kind to be changed.
+/// One way to break a history: what it is, and the change if the record is of the kind to be
+/// changed.
 type Break = (&'static str, fn(&Happened, &mut Dice) -> Option<Happened>);
 
 fn with_outcome(

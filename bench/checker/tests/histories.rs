@@ -78,8 +78,8 @@ fn good_histories_are_accepted() {
     assert!(good.len() >= 40, "only {} good histories", good.len());
 }
 
-/// A file that is not there, a line that is no record and a line that is no text are told apart from
-/// a violation, with their line.
+/// A file that is not there, a line that is no record and a line that is no text are told apart
+/// from a violation, with their line.
 #[test]
 fn what_cannot_be_judged_is_told_with_its_line() {
     let missing = judge_file(Path::new("no/such/history"));

@@ -7,7 +7,8 @@
 //! golden vectors or from what the product itself writes, so there is no corpus to keep in step.
 //!
 //! Every target holds its subject to more than "no panic": what is decoded encodes to bytes that
-//! decode to it, what a checksum protects is never given out changed, what is answered is a command.
+//! decode to it, what a checksum protects is never given out changed, what is answered is a
+//! command.
 
 mod configuration;
 mod controller;

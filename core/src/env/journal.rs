@@ -76,9 +76,9 @@ pub struct Opened {
 /// Durable frames in order. Calls do not block, recovery excepted; completions arrive by
 /// [`poll`](Self::poll).
 pub trait Journal {
-    /// Takes the journal over from whoever had it; once, before the first [`recover`](Self::recover).
-    /// Gives how long its former owner may still answer: `recover` must not be called earlier.
-    /// Nothing to do, and no time, where a lock keeps other owners away.
+    /// Takes the journal over from whoever had it; once, before the first
+    /// [`recover`](Self::recover). Gives how long its former owner may still answer: `recover` must
+    /// not be called earlier. Nothing to do, and no time, where a lock keeps other owners away.
     ///
     /// # Errors
     /// When the device fails.

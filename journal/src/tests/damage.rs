@@ -313,8 +313,8 @@ fn lying_headers_are_survived() {
     }
 }
 
-/// A needed file of which nothing but zeros is left is damage, not a place where the journal happens
-/// to begin. The newest one cannot be told from a file that was being prepared.
+/// A needed file of which nothing but zeros is left is damage, not a place where the journal
+/// happens to begin. The newest one cannot be told from a file that was being prepared.
 #[test]
 fn a_needed_file_of_zeros_is_damage() {
     let newest = closed_journal(5, 20).written[&FrameNumber(20)].address.file();

@@ -136,7 +136,8 @@ fn print_report(shard: u16, report: &Report) {
     for container in &report.containers {
         let state = if container.is_serving { "serves" } else { "REFUSES" };
         println!(
-            "  container {} {state}: {} segments with {} bytes, {} of them read and right, {} tables",
+            "  container {} {state}: {} segments with {} bytes, {} of them read and right, \
+             {} tables",
             container.container.0,
             container.segments,
             container.bytes,

@@ -3,12 +3,12 @@
 //!
 //! Within the promise one record is damaged that another, later record tells to be durable, and
 //! whose successor is whole and lies behind it in the same file (when the last record of a file is
-//! lost and is the one that replay begins with, nobody knows how many were there, and all containers
-//! of the shard are refused): a bit flips, its sectors turn to zeros (a write that was reported and
-//! never landed), or another record's blocks lie in its place (a write that went elsewhere, which is
-//! then missing where it belongs). Containers without operations in these records must be served as
-//! if nothing had happened, the others may be refused. Beyond the promise anything durable and old
-//! is damaged, and only "right or refused" is asked.
+//! lost and is the one that replay begins with, nobody knows how many were there, and all
+//! containers of the shard are refused): a bit flips, its sectors turn to zeros (a write that was
+//! reported and never landed), or another record's blocks lie in its place (a write that went
+//! elsewhere, which is then missing where it belongs). Containers without operations in these
+//! records must be served as if nothing had happened, the others may be refused. Beyond the promise
+//! anything durable and old is damaged, and only "right or refused" is asked.
 
 use std::collections::BTreeMap;
 

@@ -40,7 +40,8 @@ pub fn boot(disk: &MemoryDisk, script: &Script) -> Result<World<Journal<MemoryDe
     World::boot(journal, None, &script.tuning).map_err(|fault| fault.to_string())
 }
 
-/// Recovers one state and checks everything that must hold. `acked` and `sent` steps at that moment.
+/// Recovers one state and checks everything that must hold. `acked` and `sent` steps at that
+/// moment.
 ///
 /// # Errors
 /// What does not hold.

@@ -3,8 +3,8 @@
 //! Knows how to make a write durable on its disk and when a transfer is complete; knows nothing of
 //! frames. `Done` is reported only when the whole range was written and then synced. A failed
 //! sync is reported and never tried again, because the kernel may have dropped the dirty state with
-//! the first report. `ECANCELED`, `EINTR` and `EAGAIN` mean that an operation was not carried out: it
-//! is asked for again, a bounded number of times.
+//! the first report. `ECANCELED`, `EINTR` and `EAGAIN` mean that an operation was not carried out:
+//! it is asked for again, a bounded number of times.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::CString;
