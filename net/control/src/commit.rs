@@ -138,13 +138,7 @@ impl<S: SegmentStore> Controller<S> {
             return Ok(outcome
                 .map(|is_committed| if is_committed { Ping::Committed } else { Ping::Aborted }));
         };
-        let answer = transaction::ping(
-            live.state(),
-            lease_ms,
-            live.created_ms,
-            live.first_lease_ms,
-            now_ms(),
-        );
+        let answer = transaction::ping(live.state(), lease_ms, live.age_ms(), live.first_lease_ms);
         if answer == Ping::Renewed {
             let lease_ends = until(lease_ms);
             let is_shorter = lease_ends < live.lease_ends();

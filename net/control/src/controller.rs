@@ -6,7 +6,7 @@
 //! that changes follow each other; making a transaction holds it for reading; looking does not.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use thalweg_client::ClientError;
@@ -29,9 +29,12 @@ const STREAMS_CACHED_MAX: usize = 100_000;
 /// Requests to stores under way at once for one change.
 const REQUESTS_AT_ONCE: usize = 64;
 
-/// Milliseconds since 1970.
+/// Milliseconds since 1970, by the wall clock as it stood when this was first asked and the time that
+/// passed since: a wall clock that is set ages nothing.
 pub(crate) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    static BEGIN: OnceLock<(SystemTime, std::time::Instant)> = OnceLock::new();
+    let (wall, instant) = BEGIN.get_or_init(|| (SystemTime::now(), std::time::Instant::now()));
+    let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default() + instant.elapsed();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 

@@ -28,6 +28,9 @@ pub(crate) struct Transaction {
     pub(crate) id: TransactionId,
     /// Milliseconds since 1970.
     pub(crate) created_ms: i64,
+    /// When this process made or found it. Its age counts from here, so that a restart gives time
+    /// and never takes it, whatever the wall clock says.
+    begun: Instant,
     /// The lease it was made with.
     pub(crate) first_lease_ms: i64,
     /// Held while its record is changed.
@@ -55,10 +58,16 @@ impl Transaction {
         Arc::new(Self {
             id,
             created_ms,
+            begun: Instant::now(),
             first_lease_ms,
             turn: tokio::sync::Mutex::default(),
             status: Mutex::new(Status { state, version: Some(version), lease_ends }),
         })
+    }
+
+    /// Milliseconds that it has lived in this process.
+    pub(crate) fn age_ms(&self) -> i64 {
+        i64::try_from(self.begun.elapsed().as_millis()).unwrap_or(i64::MAX)
     }
 
     fn status(&self) -> std::sync::MutexGuard<'_, Status> {

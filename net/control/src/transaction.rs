@@ -79,14 +79,13 @@ pub(crate) enum Ping {
     Aborted,
 }
 
-/// Judges a ping at `now_ms` with a new lease, for a transaction made at `created_ms` with
+/// Judges a ping with a new lease, for a transaction that is `age_ms` old and was made with
 /// `first_lease_ms`. Short leases, also negative ones, are taken.
 pub(crate) fn ping(
     state: TransactionState,
     lease_ms: i64,
-    created_ms: i64,
+    age_ms: i64,
     first_lease_ms: i64,
-    now_ms: i64,
 ) -> Ping {
     match state {
         TransactionState::Committing | TransactionState::Committed => return Ping::Committed,
@@ -97,7 +96,7 @@ pub(crate) fn ping(
         return Ping::LeaseTooLarge;
     }
     let execution_ms = first_lease_ms.saturating_mul(1000).min(EXECUTION_MS_MAX);
-    if now_ms.saturating_add(lease_ms) > created_ms.saturating_add(execution_ms) {
+    if age_ms.saturating_add(lease_ms) > execution_ms {
         return Ping::ExecutionTimeExceeded;
     }
     Ping::Renewed
@@ -140,15 +139,15 @@ mod tests {
     #[test]
     fn pings_are_judged() {
         let open = TransactionState::Open;
-        assert_eq!(ping(open, 90_000, 0, 90_000, 1), Ping::Renewed);
-        assert_eq!(ping(open, -5, 0, 90_000, 1), Ping::Renewed);
-        assert_eq!(ping(open, 600_001, 0, 90_000, 1), Ping::LeaseTooLarge);
-        assert_eq!(ping(open, i64::MAX, 0, 90_000, 1), Ping::LeaseTooLarge);
+        assert_eq!(ping(open, 90_000, 1, 90_000), Ping::Renewed);
+        assert_eq!(ping(open, -5, 1, 90_000), Ping::Renewed);
+        assert_eq!(ping(open, 600_001, 1, 90_000), Ping::LeaseTooLarge);
+        assert_eq!(ping(open, i64::MAX, 1, 90_000), Ping::LeaseTooLarge);
         // 1000 leases of 10 s are less than a day.
-        assert_eq!(ping(open, 10_000, 0, 10_000, 9_990_000), Ping::Renewed);
-        assert_eq!(ping(open, 10_000, 0, 10_000, 9_990_001), Ping::ExecutionTimeExceeded);
-        assert_eq!(ping(open, 0, 0, 600_000, EXECUTION_MS_MAX + 1), Ping::ExecutionTimeExceeded);
-        assert_eq!(ping(TransactionState::Committing, 1, 0, 10_000, 0), Ping::Committed);
-        assert_eq!(ping(TransactionState::Aborted, 1, 0, 10_000, 0), Ping::Aborted);
+        assert_eq!(ping(open, 10_000, 9_990_000, 10_000), Ping::Renewed);
+        assert_eq!(ping(open, 10_000, 9_990_001, 10_000), Ping::ExecutionTimeExceeded);
+        assert_eq!(ping(open, 0, EXECUTION_MS_MAX + 1, 600_000), Ping::ExecutionTimeExceeded);
+        assert_eq!(ping(TransactionState::Committing, 1, 0, 10_000), Ping::Committed);
+        assert_eq!(ping(TransactionState::Aborted, 1, 0, 10_000), Ping::Aborted);
     }
 }

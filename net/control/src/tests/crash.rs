@@ -16,6 +16,8 @@ use crate::id::{SegmentNumber, StreamEpoch, StreamSegmentId, TransactionId};
 use crate::layout;
 use crate::names::StreamPath;
 use crate::proto::{ScalingPolicy, StreamConfig};
+use crate::record::{self, StoredTransaction};
+use crate::transaction::Ping;
 use crate::workflow::ChangeOutcome;
 
 /// Nothing may be stuck longer than this.
@@ -355,4 +357,36 @@ async fn a_truncated_transaction_is_given_up_and_others_are_committed() {
         assert_eq!(data.matches(mark).count(), times, "{mark} in {data}");
     }
     assert!(!segments.contains_key(&bad), "its segments are deleted");
+}
+
+/// Shows that a transaction found at a start lives on whatever the wall clock says: its record here
+/// is from a year ago, or from the next.
+#[tokio::test]
+async fn a_wall_clock_that_jumps_ends_no_transaction() {
+    const YEAR_MS: i64 = 365 * 24 * 3_600_000;
+    for jump_ms in [-YEAR_MS, -3_600_000, 3_600_000, YEAR_MS] {
+        let contents: Arc<Mutex<Contents>> = Arc::default();
+        let controller = Controller::new(Fake::new(contents.clone()));
+        controller.clone().open().await;
+        controller.create_scope("scope").await.expect("is made");
+        let policy = ScalingPolicy { min_num_segments: 2, ..Default::default() };
+        let config = StreamConfig { scaling_policy: Some(policy), ..Default::default() };
+        controller.create_stream(&path(), config).await.expect("is made");
+        let made = controller.create_transaction(&path(), LEASE_MS).await.expect("is answered");
+        let (id, _) = made.expect("is made");
+        let table = layout::unfinished(&path());
+        let key = layout::transaction_key(&path(), id);
+        {
+            let mut contents = contents.lock().expect("nobody panics with it");
+            let table = contents.tables.get_mut(&table).expect("is there");
+            let (value, _) = table.get_mut(key.as_bytes()).expect("is there");
+            let mut stored: StoredTransaction = record::decode(value).expect("is a record");
+            stored.created_ms += jump_ms;
+            *value = record::encode(&stored);
+        }
+        let restarted = Controller::new(Fake::new(contents));
+        restarted.clone().open().await;
+        let ping = restarted.ping_transaction(&path(), id, LEASE_MS).await.expect("is answered");
+        assert_eq!(ping, Some(Ping::Renewed), "{jump_ms}");
+    }
 }
