@@ -16,9 +16,11 @@ use thalweg_sweep::state::{Replay, fingerprint};
 
 const STATES: u64 = 3_000;
 /// Walks over a trace.
-const PASSES: u64 = 8;
+const PASSES: u64 = 64;
 /// States drawn at a moment, in a walk.
 const TRIES: u64 = 24;
+/// The same in every walk but the first.
+const TRIES_AGAIN: u64 = 4;
 
 fn number_from(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -40,8 +42,7 @@ fn explore(
     let mut known = BTreeSet::new();
     let seed = number_from("THALWEG_CRASH_SEED").unwrap_or(0xC4A5);
     let mut random = Random(seed ^ script.name.len() as u64 ^ adapter as u64);
-    // Again and again over the trace, with more of the budget each time: moments with few states
-    // leave their share to the others.
+    // Again and again over the trace: moments with few states leave their share to the others.
     for pass in 1..=PASSES {
         let mut replay = Replay::default();
         let mut moment = 0;
@@ -50,9 +51,11 @@ fn explore(
                 continue;
             }
             moment += 1;
-            let due = (budget * moment).div_ceil(moments).max(budget * (pass - 1) / PASSES);
-            let mut images = if pass == 1 { replay.exhaustive() } else { Vec::new() };
-            for _ in 0..TRIES.max(4 * budget / moments) {
+            let is_first = pass == 1;
+            let due = if is_first { (budget * moment).div_ceil(moments) } else { budget };
+            let tries = if is_first { TRIES.max(4 * budget / moments) } else { TRIES_AGAIN };
+            let mut images = if is_first { replay.exhaustive() } else { Vec::new() };
+            for _ in 0..tries {
                 if known.len() as u64 >= due {
                     break;
                 }
@@ -80,20 +83,17 @@ fn explore(
 fn every_crash_state_of_the_real_device_recovers_what_was_acknowledged() {
     let budget = number_from("THALWEG_CRASH_STATES").unwrap_or(STATES);
     let scripts = scenarios::all();
-    let runs = (scripts.len() * ADAPTERS.len()) as u64;
+    let mut runs = (scripts.len() * ADAPTERS.len()) as u64;
     let mut totals = Totals::default();
     let (mut drawn, mut moments) = (0, 0);
     for script in &scripts {
         let reference = Reference::of(script);
         for adapter in ADAPTERS {
-            explore(
-                adapter,
-                script,
-                &reference,
-                budget.div_ceil(runs),
-                &mut totals,
-                (&mut drawn, &mut moments),
-            );
+            // A trace with few states leaves its share to those that follow.
+            let share = budget.saturating_sub(totals.recovered).div_ceil(runs);
+            runs -= 1;
+            let counts = (&mut drawn, &mut moments);
+            explore(adapter, script, &reference, share, &mut totals, counts);
         }
     }
     println!(
