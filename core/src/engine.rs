@@ -302,6 +302,11 @@ impl Engine {
         self.shared.log.accepted_bytes()
     }
 
+    /// Bytes of operations accepted that are in no submitted frame: the journal must take them yet.
+    pub fn unsubmitted_bytes(&self) -> usize {
+        self.shared.log.unsubmitted_bytes()
+    }
+
     /// Memory of what clients make the shard remember, bytes, estimated: segments with their
     /// attributes and entries, append sessions, parked reads.
     pub fn state_bytes(&self) -> usize {

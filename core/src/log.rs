@@ -233,6 +233,12 @@ impl FrameLog {
         self.upkeep_bytes
     }
 
+    /// Bytes of operations that the journal does not have.
+    pub(crate) fn unsubmitted_bytes(&self) -> usize {
+        let in_flight: usize = self.in_flight.iter().map(|frame| frame.operation_bytes).sum();
+        self.accepted_bytes - in_flight
+    }
+
     /// Bytes of operations that are not durable.
     pub(crate) fn accepted_bytes(&self) -> usize {
         self.accepted_bytes

@@ -94,6 +94,7 @@ impl<E: Env> Shard<E> {
         self.disappoint_peers();
         self.ready.clear();
         self.stalled.clear();
+        self.blocked_at = None;
         self.trim.forget();
         self.engine = new_engine(&self.config);
         self.effects.clear();

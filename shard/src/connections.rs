@@ -14,6 +14,8 @@ use thalweg_net::Connection;
 pub(crate) enum Stall {
     /// Room in the journal.
     Room,
+    /// Room in the journal's reserve.
+    Reserve,
     /// Accepted bytes to become durable.
     Accepted,
     /// The client to take its replies.
@@ -61,6 +63,8 @@ pub(crate) struct Slot {
     pub(crate) frame_at: Instant,
     /// Since when the next command waits for others; `None` while it does not.
     pub(crate) stalled_at: Option<Instant>,
+    /// When it was last told that it waits; means nothing before `stalled_at`.
+    pub(crate) told_at: Instant,
     /// Bytes taken from the receive memory for the buffer.
     pub(crate) charged: usize,
     pub(crate) held: Option<Held>,
@@ -89,6 +93,7 @@ impl Slot {
             sent_at: now,
             frame_at: now,
             stalled_at: None,
+            told_at: now,
             charged: 0,
             held: None,
             stall: None,

@@ -4,7 +4,8 @@
 //! Back-pressure is only this: a command that cannot go on stays with its connection, and nothing
 //! more is received from it. Reads, truncations, deletions and the control plane's tables go on
 //! when the journal is short of room; nothing that changes state goes on when too much waits to
-//! become durable.
+//! become durable. What is accepted has its place in the journal: were it not so, it would stand in
+//! the way of the truncation that makes room.
 
 use std::collections::VecDeque;
 
@@ -31,6 +32,8 @@ const SYSTEM_SCOPE: &str = "_system/";
 enum Demand {
     /// Nothing.
     Nothing,
+    /// A small operation that may make room.
+    Release,
     /// A small operation.
     Change,
     /// As many bytes as the client likes.
@@ -47,6 +50,7 @@ enum Demand {
 #[derive(Debug, Default)]
 pub(crate) struct Stalled {
     room: VecDeque<ConnectionId>,
+    reserve: VecDeque<ConnectionId>,
     state: VecDeque<ConnectionId>,
     accepted: VecDeque<ConnectionId>,
     pub(crate) mail: VecDeque<ConnectionId>,
@@ -56,7 +60,12 @@ pub(crate) struct Stalled {
 impl Stalled {
     pub(crate) fn len(&self) -> usize {
         let shared = self.room.len() + self.state.len() + self.accepted.len();
-        shared + self.mail.len() + self.memory.len()
+        shared + self.reserve.len() + self.mail.len() + self.memory.len()
+    }
+
+    /// Whether anybody waits for room in the journal.
+    pub(crate) fn waits_for_room(&self) -> bool {
+        !self.room.is_empty() || !self.reserve.is_empty()
     }
 
     pub(crate) fn clear(&mut self) {
@@ -146,15 +155,37 @@ impl<E: Env> Shard<E> {
         }
         match demand(request) {
             Demand::Nothing => None,
-            Demand::Growth | Demand::Entries if self.is_room_short => Some(Stall::Room),
+            Demand::Growth | Demand::Entries if !self.has_room_for(request) => Some(Stall::Room),
+            Demand::Change | Demand::State if self.is_room_scarce() => Some(Stall::Reserve),
             Demand::Entries | Demand::State | Demand::Session if self.is_state_full => {
                 Some(Stall::State)
             }
             Demand::Session => None,
-            Demand::Growth | Demand::Entries | Demand::Change | Demand::State => {
+            Demand::Growth | Demand::Entries | Demand::Release | Demand::Change | Demand::State => {
                 self.is_accepted_full().then_some(Stall::Accepted)
             }
         }
+    }
+
+    /// What the journal still takes behind all that was accepted, bytes.
+    fn free_bytes(&self) -> u64 {
+        self.room_bytes.saturating_sub(self.engine.unsubmitted_bytes() as u64)
+    }
+
+    /// Whether appends have to wait.
+    pub(crate) fn is_room_short(&self) -> bool {
+        self.free_bytes() < self.config.limits.journal_reserve_bytes
+    }
+
+    /// Whether what is left of the reserve is for truncations and deletions.
+    fn is_room_scarce(&self) -> bool {
+        self.free_bytes() < self.config.limits.journal_reserve_bytes / 4
+    }
+
+    /// Whether the reserve is left behind a request that grows the journal.
+    fn has_room_for(&self, request: &Request) -> bool {
+        let needed = append_bytes(request) as u64;
+        self.free_bytes() >= self.config.limits.journal_reserve_bytes.saturating_add(needed)
     }
 
     fn is_accepted_full(&self) -> bool {
@@ -231,6 +262,10 @@ impl<E: Env> Shard<E> {
                 stalls.room += 1;
                 self.stalled.room.push_back(id);
             }
+            Stall::Reserve => {
+                stalls.room += 1;
+                self.stalled.reserve.push_back(id);
+            }
             Stall::State => {
                 stalls.state += 1;
                 self.stalled.state.push_back(id);
@@ -255,8 +290,12 @@ impl<E: Env> Shard<E> {
     /// Makes ready whom an open gate lets go on. Those that it stops again join the end of their
     /// queue, so everyone gets a share.
     pub(crate) fn wake_stalled(&mut self) {
-        if !self.is_room_short {
+        if !self.is_room_short() {
             let waiting = std::mem::take(&mut self.stalled.room);
+            self.wake(waiting);
+        }
+        if !self.is_room_scarce() {
+            let waiting = std::mem::take(&mut self.stalled.reserve);
             self.wake(waiting);
         }
         if !self.is_state_full {
@@ -310,12 +349,11 @@ fn demand(request: &Request) -> Demand {
         }
         Request::CreateTransient { .. } | Request::UpdateAttribute { .. } => Demand::State,
         Request::SetupAppend { .. } => Demand::Session,
+        Request::Truncate { .. } | Request::Delete { .. } => Demand::Release,
         Request::TableUpdate { .. }
         | Request::TableRemove { .. }
         | Request::Create(_)
         | Request::Seal { .. }
-        | Request::Truncate { .. }
-        | Request::Delete { .. }
         | Request::Merge { .. }
         | Request::MergeBatch { .. }
         | Request::UpdatePolicy { .. } => Demand::Change,

@@ -12,7 +12,7 @@ use thalweg_net::CloseCause;
 use tracing::debug;
 
 use crate::config::Patience;
-use crate::connections::{Slot, Stall};
+use crate::connections::{Slot, SlotIndex, Stall};
 use crate::turn::Shard;
 
 /// How often each connection is looked at.
@@ -23,6 +23,10 @@ const SLOTS_PER_LOOK: usize = 512;
 
 /// A frame that takes longer than the patience for its pieces must come at least this fast.
 const FRAME_BYTES_PER_SECOND_MIN: u64 = 16 << 10;
+
+/// How often a client whose commands wait is told that it is not forgotten: more often than the
+/// most impatient clients ask, which is every 20 s.
+const KEEP_ALIVE_PERIOD: Duration = Duration::from_secs(5);
 
 /// When the next look is due, and at which slot it begins.
 #[derive(Debug, Default)]
@@ -58,10 +62,37 @@ impl<E: Env> Shard<E> {
         self.looks.next = next;
         for index in some {
             let slot = &self.connections[index];
-            if let Some(cause) = verdict(&self.config.patience, slot, now.monotonic) {
+            let verdict = verdict(&self.config.patience, slot, now.monotonic);
+            if let Some(cause) = verdict.or_else(|| self.owed_in_vain(slot)) {
                 debug!(connection = slot.connection.id().0, cause = cause.label(), "closed");
                 self.close_connection(index, cause);
+            } else {
+                self.keep_alive(index);
             }
+        }
+    }
+
+    /// Whether a client waits for what the journal has had no place for, for too long: what was
+    /// accepted may become durable one day, so nobody is told that it will not.
+    fn owed_in_vain(&self, slot: &Slot) -> Option<CloseCause> {
+        let since = self.blocked_at?;
+        let is_over = self.now.since(since) > self.config.patience.stall;
+        let is_owed = slot.connection.outstanding() > 0 && !slot.is_closing;
+        (is_over && is_owed).then_some(CloseCause::Stalled)
+    }
+
+    /// Answers for the commands that wait: keep-alives among them, or in a socket that is not read
+    /// meanwhile, cannot be. A client that sends them is told so instead.
+    fn keep_alive(&mut self, index: SlotIndex) {
+        let now = self.now;
+        let slot = &mut self.connections[index];
+        let Some(since) = slot.stalled_at.filter(|_| !slot.is_closing) else { return };
+        if now.since(since.max(slot.told_at)) < KEEP_ALIVE_PERIOD {
+            return;
+        }
+        slot.told_at = now;
+        if slot.connection.keep_alive() {
+            self.mark_dirty(index);
         }
     }
 }

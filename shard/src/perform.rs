@@ -45,8 +45,12 @@ impl<E: Env> Shard<E> {
         self.make_room();
         while let Some(bytes) = self.engine.next_frame_bytes() {
             if !self.env.journal().can_submit(bytes) {
+                if self.env.journal().frames_in_flight() == 0 {
+                    self.blocked_at.get_or_insert(now.monotonic);
+                }
                 return;
             }
+            self.blocked_at = None;
             let replay_from = self.engine.replay_position();
             let frame = self.engine.seal_frame().expect("there is a frame: its size was told");
             let number = frame.number;
@@ -61,7 +65,8 @@ impl<E: Env> Shard<E> {
     /// While the journal is short of room, nothing grows it, and no checkpoint would come by itself
     /// to let old files go.
     fn make_room(&mut self) {
-        if !self.is_room_short || self.env.journal().frames_in_flight() > 0 {
+        let is_short = self.is_room_short() || self.stalled.waits_for_room();
+        if !is_short || self.env.journal().frames_in_flight() > 0 {
             return;
         }
         self.engine.hasten_checkpoints();

@@ -61,8 +61,10 @@ pub struct Shard<E> {
     pub(crate) post: Post,
     pub(crate) trim: Trim,
     pub(crate) counters: Counters,
-    /// Whether the journal is nearly full; looked at once per turn.
-    pub(crate) is_room_short: bool,
+    /// What the journal still takes, bytes; looked at once per turn.
+    pub(crate) room_bytes: u64,
+    /// Since when it has no place for the next frame, with nothing in flight that would make one.
+    pub(crate) blocked_at: Option<Instant>,
     /// Whether the shard remembers as much as it may; looked at once per turn.
     pub(crate) is_state_full: bool,
     /// Reply bytes given to the network that have not left, of all connections.
@@ -99,7 +101,8 @@ impl<E: Env> Shard<E> {
             post: Post::default(),
             trim: Trim::default(),
             counters: Counters::default(),
-            is_room_short: false,
+            room_bytes: 0,
+            blocked_at: None,
             is_state_full: false,
             unsent: 0,
             looks: Looks::default(),
@@ -195,8 +198,7 @@ impl<E: Env> Shard<E> {
         if let Some(fault) = failed {
             self.fail(now, fault);
         }
-        self.is_room_short =
-            self.env.journal().room_bytes() < self.config.limits.journal_reserve_bytes;
+        self.room_bytes = self.env.journal().room_bytes();
         self.is_state_full = self.engine.state_bytes() >= self.config.state_bytes_max;
     }
 

@@ -34,6 +34,7 @@ pub struct MemoryJournal {
     events: Vec<JournalEvent>,
     damaged: BTreeSet<JournalAddress>,
     room_bytes: u64,
+    place_bytes: u64,
     fetch_count: u64,
 }
 
@@ -63,6 +64,7 @@ impl MemoryJournal {
             events: Vec::new(),
             damaged: BTreeSet::new(),
             room_bytes: u64::MAX,
+            place_bytes: u64::MAX,
             fetch_count: 0,
         }
     }
@@ -112,6 +114,11 @@ impl MemoryJournal {
     /// What [`room_bytes`](Journal::room_bytes) tells.
     pub fn set_room_bytes(&mut self, room_bytes: u64) {
         self.room_bytes = room_bytes;
+    }
+
+    /// Size of the largest frame that it takes.
+    pub fn set_place_bytes(&mut self, place_bytes: u64) {
+        self.place_bytes = place_bytes;
     }
 
     /// Reports a failed write: no frame in flight becomes durable any more.
@@ -207,8 +214,8 @@ impl Journal for MemoryJournal {
         (address, bytes)
     }
 
-    fn can_submit(&self, _frame_bytes: u64) -> bool {
-        self.frames_in_flight() < self.frames_in_flight_max
+    fn can_submit(&self, frame_bytes: u64) -> bool {
+        self.frames_in_flight() < self.frames_in_flight_max && frame_bytes <= self.place_bytes
     }
 
     fn room_bytes(&self) -> u64 {

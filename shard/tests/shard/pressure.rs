@@ -41,6 +41,53 @@ fn too_much_accepted_stops_receiving() {
     assert_eq!(world.length(reader, SEGMENT), 1_000_005);
 }
 
+/// Appends are accepted only as far as the journal has a place for them beside its reserve, also
+/// behind others that it did not take yet: a deletion that makes room must not stand behind them.
+#[test]
+fn appends_are_accepted_only_when_the_journal_has_a_place_for_them() {
+    const RESERVE: u64 = 100_000;
+    let mut world = World::with(1, 64, |config| config.limits.journal_reserve_bytes = RESERVE);
+    let writer = world.writer(SEGMENT);
+    let other = world.connect();
+    world.create(other, "scope/other/0.#epoch.0");
+    world.journal().set_room_bytes(RESERVE + 50_000);
+    world.journal().set_place_bytes(0);
+    for number in 1..=1000 {
+        world.send(writer, append(&[7; 1000], number));
+    }
+    world.settle();
+    let waiting = world.shards[0].engine().unsubmitted_bytes();
+    assert!((40_000..=51_000).contains(&waiting), "{waiting} bytes wait for a place");
+    let segment = "scope/other/0.#epoch.0".into();
+    let delete = DeleteSegment { request_id: 1, segment, delegation_token: Text::new() };
+    world.send(other, delete).settle();
+    assert!(world.shards[0].engine().unsubmitted_bytes() > waiting, "a deletion goes on");
+    world.journal().set_place_bytes(u64::MAX);
+    world.journal().set_room_bytes(u64::MAX);
+    world.settle();
+    assert!(matches!(world.replies(other)[..], [Command::SegmentDeleted(_)]));
+    assert_eq!(world.length(other, SEGMENT), 1_000_000);
+}
+
+/// With most of the reserve gone, only what makes room goes on, and appends go on behind it.
+#[test]
+fn the_end_of_the_reserve_is_for_truncations_and_deletions() {
+    let mut world = World::with(1, 64, |config| config.limits.journal_reserve_bytes = 1 << 20);
+    let writer = world.writer(SEGMENT);
+    world.send(writer, append(b"0123456789", 1)).settle();
+    world.replies(writer);
+    let (user, other) = (world.connect(), world.connect());
+    world.journal().set_room_bytes(200 << 10);
+    world.settle();
+    world.send(user, create("scope/other/0.#epoch.0")).settle();
+    assert_eq!(world.replies(user), []);
+    assert!(matches!(world.ask(other, truncate(SEGMENT, 4)), Command::SegmentTruncated(_)));
+    assert!(!world.turn().has_work_left, "a stalled shard does not spin");
+    world.journal().set_room_bytes(300 << 10);
+    world.settle();
+    assert!(matches!(world.replies(user)[..], [Command::SegmentCreated(_)]));
+}
+
 /// With the journal nearly full, appends and user tables wait; reads, truncations, deletions and
 /// the control plane's tables do not.
 #[test]
@@ -54,7 +101,7 @@ fn a_full_journal_holds_back_only_growth() {
     for table in ["_system/streams", "scope/table_kvtable/0.#epoch.0"] {
         world.ask(other, create_table(table));
     }
-    world.journal().set_room_bytes(0);
+    world.journal().set_room_bytes(63 << 20);
     world.settle();
     world.send(writer, append(b"x", 2)).send(writer, KeepAlive);
     world.send(user, put("scope/table_kvtable/0.#epoch.0")).settle();

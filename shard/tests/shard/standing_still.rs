@@ -122,6 +122,66 @@ fn a_stalled_append_is_closed() {
     assert_eq!(world.length(reader, SEGMENT), 9);
 }
 
+/// Who waits for the answer to something accepted that the journal has no place for is closed after
+/// 30 s, whatever was asked; who is owed nothing stays.
+#[test]
+fn what_is_owed_and_has_no_place_in_the_journal_is_closed() {
+    let mut world = World::new();
+    let writer = world.writer(SEGMENT);
+    let (other, reader) = (world.connect(), world.connect());
+    world.send(writer, append(b"early", 1)).settle();
+    world.replies(writer);
+    world.journal().set_place_bytes(0);
+    world.send(writer, append(b"late", 2)).send(other, create("scope/b/0.#epoch.0")).settle();
+    for _ in 0..29 {
+        world.pass(1);
+        assert_eq!(data(&world.ask(reader, read(SEGMENT, 0))), b"early");
+    }
+    assert!(!world.is_closed(writer) && !world.is_closed(other));
+    world.pass(3);
+    assert!(world.is_closed(writer) && world.is_closed(other) && !world.is_closed(reader));
+    assert_eq!(world.closed(CloseCause::Stalled), 2);
+    assert_eq!((world.replies(writer), world.replies(other)), (vec![], vec![]));
+}
+
+/// While an append waits for room, a client that sends keep-alives hears some, wherever its own are:
+/// handled before, waiting behind the append, or in the socket. A client that never sent one hears
+/// nothing.
+#[test]
+fn keep_alive_is_answered_behind_a_stalled_append() {
+    let mut world = World::new();
+    let (before, behind, without) = (world.writer(SEGMENT), world.connect(), world.connect());
+    for (client, writer_id) in [(behind, 2), (without, 3)] {
+        world.ask(client, SetupAppend { writer_id, ..set_up(SEGMENT) });
+    }
+    assert_eq!(world.ask(before, KeepAlive), KeepAlive.into());
+    world.journal().set_room_bytes(0);
+    world.settle();
+    world.send(before, append(b"1", 1));
+    world.send(behind, AppendBlockEnd { writer_id: 2, ..append(b"2", 1) }).send(behind, KeepAlive);
+    world.send(without, AppendBlockEnd { writer_id: 3, ..append(b"3", 1) });
+    world.settle();
+    world.pass(3);
+    world.send(before, KeepAlive).settle();
+    world.pass(17);
+    for client in [before, behind] {
+        let replies = world.replies(client);
+        assert!(replies.iter().all(|reply| *reply == KeepAlive.into()), "{replies:?}");
+        assert!((2..=4).contains(&replies.len()), "{replies:?}");
+    }
+    assert_eq!(world.replies(without), []);
+    world.journal().set_room_bytes(u64::MAX);
+    world.settle();
+    for client in [before, behind] {
+        let replies = world.replies(client);
+        let appends = replies.iter().filter(|it| matches!(it, Command::DataAppended(_))).count();
+        assert_eq!((appends, replies.len()), (1, 2), "{replies:?}");
+    }
+    assert!(matches!(world.replies(without)[..], [Command::DataAppended(_)]));
+    world.pass(20);
+    assert_eq!(world.replies(behind), [], "nobody is told while nothing waits");
+}
+
 /// A half-open peer that waits for a reply is closed after a minute of silence. One that sends
 /// keep-alives stays, and one that is owed nothing may be silent for longer.
 #[test]
