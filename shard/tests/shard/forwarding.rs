@@ -1,5 +1,8 @@
 //! Requests for containers of other shards.
 
+use std::time::Duration;
+
+use thalweg_core::fault::{Fault, FaultClass};
 use thalweg_shard::{CloseCause, Forwarding};
 use thalweg_wire::*;
 
@@ -149,4 +152,46 @@ fn a_journal_failure_closes_forwarded_clients() {
     assert!(!world.is_closed(idle));
     assert_eq!(world.shards[0].counters().closed(CloseCause::Unavailable), 1);
     assert_eq!(world.length(idle, &segment), 0);
+}
+
+/// While one of two shards recovers, nothing is said about its segments, neither to its own clients
+/// nor through the other shard, which serves: whoever asks is closed. Afterwards all is there.
+#[test]
+fn a_recovering_shard_answers_nobody_also_not_by_mail() {
+    let mut world = two_shards(64);
+    let (segment, other) = (segment_of(&world, 1), segment_of(&world, 0));
+    let client = world.connect_to(0);
+    world.create(client, &segment);
+    world.create(client, &other);
+    for _ in 0..3 {
+        let fault = Fault::new(FaultClass::Device, "no device");
+        world.shards[1].env_mut().journal.recover_faults.push_back(fault);
+    }
+    world.shards[1].env_mut().journal.memory.fail();
+    world.settle();
+    assert!(world.shards[1].fault().is_some(), "it does not serve");
+    let requests: [Command; 5] = [
+        info(&segment).into(),
+        create(&segment).into(),
+        read(&segment, 0).into(),
+        set_up(&segment).into(),
+        truncate(&segment, 0).into(),
+    ];
+    for shard in [0, 1] {
+        for request in &requests {
+            let early = world.connect_to(shard);
+            world.send(early, request.clone()).settle();
+            assert_eq!(world.replies(early), [], "{request:?} through shard {shard}");
+            assert!(world.is_closed(early), "{request:?} through shard {shard}");
+        }
+    }
+    let near = world.connect_to(0);
+    assert_eq!(world.length(near, &other), 0, "the other shard serves");
+    assert!(world.shards[1].fault().is_some(), "it did not serve in between");
+    for _ in 0..100 {
+        world.advance(Duration::from_secs(1));
+        world.settle();
+    }
+    let late = world.connect_to(0);
+    assert_eq!(world.length(late, &segment), 0);
 }
