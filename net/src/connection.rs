@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use thalweg_core::id::{ConnectionId, ContainerId, SessionId, ShardId, Token};
 use thalweg_core::position::Offset;
 use thalweg_core::request::{Refusal, Reply, Request};
-use thalweg_wire::{Command, Decoder, Hello, KeepAlive};
+use thalweg_wire::{Command, Decoder, Hello, KeepAlive, Message};
 
 use crate::append_session::{AppendSessions, SessionCounter};
 use crate::close::Close;
@@ -174,6 +174,17 @@ impl Connection {
     /// Whether silence of the client means something: it sends keep-alives, or waits for answers.
     pub fn is_expected_to_speak(&self) -> bool {
         self.keeps_alive || self.outstanding > 0
+    }
+
+    /// Tells a client whose commands wait that it is not forgotten, if it listens for that; whether
+    /// it does. It does when it asked for keep-alive before or in a command that waits; other
+    /// clients take whatever comes for their reply and must not be told.
+    pub fn keep_alive(&mut self) -> bool {
+        self.keeps_alive |= self.decoder.is_pending(KeepAlive::CODE);
+        if self.keeps_alive {
+            self.outbox.put(&KeepAlive);
+        }
+        self.keeps_alive
     }
 
     /// Requests handed out and not answered.

@@ -101,6 +101,19 @@ impl Decoder {
         self.complete.len() - self.at
     }
 
+    /// Whether a command of `code` is among those taken off the buffer that are not handed out yet.
+    pub fn is_pending(&self, code: i32) -> bool {
+        let mut at = self.at;
+        while at < self.complete.len() {
+            let Ok(Some(header)) = self.header(&self.complete[at..]) else { break };
+            if header.code == code {
+                return true;
+            }
+            at += header.frame_bytes;
+        }
+        false
+    }
+
     fn decode_next(&mut self, buffer: &mut BytesMut) -> Result<Option<Command>, DecodeError> {
         if self.at == self.complete.len() {
             let complete = self.complete_frames(buffer)?;

@@ -33,7 +33,7 @@ impl Hello {
     }
 }
 
-/// Empty message that a server echoes and never sends unasked.
+/// Empty message that a server echoes. It sends none to clients that never sent one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeepAlive;
 
