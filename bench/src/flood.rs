@@ -26,8 +26,8 @@ use attack::{Attack, AttackCounts};
 use wire::Wire;
 use writers::Writers;
 
-/// Blocks of a writer under way that keep the server busy.
-const PEAK_WINDOW: u64 = 8;
+/// Blocks of a writer under way, to find those with which the server does best.
+const WINDOWS: [u64; 5] = [2, 4, 8, 16, 32];
 
 /// Settings of the floods.
 #[derive(Clone, Debug, Serialize)]
@@ -199,8 +199,7 @@ impl Flood {
         }
         let settled_after = self.settle(server, sockets)?;
         let after = server.sockets()?;
-        let peak = writers.saturate(self.slice, PEAK_WINDOW)?;
-        let overloaded = writers.saturate(self.slice, 3 * PEAK_WINDOW)?;
+        let (peak, overloaded) = self.overload(&mut writers)?;
         drop(idle);
         let result = FloodResult {
             rows,
@@ -212,6 +211,27 @@ impl Flood {
         };
         self.judge(&result)?;
         Ok(result)
+    }
+
+    /// The best rate that the server gives, and what is left of it when three times as much is sent
+    /// whether it is acknowledged or not. Best and overload are measured by turns.
+    fn overload(&self, writers: &mut Writers) -> anyhow::Result<(f64, f64)> {
+        let (mut best, mut window) = (0.0, WINDOWS[0]);
+        for candidate in WINDOWS {
+            let rate = writers.saturate(self.slice / 2, candidate)?;
+            eprintln!("{candidate} blocks of each writer under way: {rate:.0} events/s");
+            if rate > best {
+                (best, window) = (rate, candidate);
+            }
+        }
+        let (mut peaks, mut overloads) = (Vec::new(), Vec::new());
+        for _ in 0..self.slices.max(1) {
+            peaks.push(writers.saturate(self.slice, window)?);
+            overloads.push(writers.overload(self.slice, 3.0 * best)?);
+            writers.finish(self.settle)?;
+        }
+        eprintln!("at best {peaks:.0?} events/s, three times as much sent: {overloads:.0?}");
+        Ok((mean(&peaks), mean(&overloads)))
     }
 
     fn open_idle(&self, places: &[Place]) -> anyhow::Result<Vec<Wire>> {
@@ -232,12 +252,14 @@ impl Flood {
             before.push(writers.run(self.slice)?);
             let stop = Arc::new(AtomicBool::new(false));
             let threads = attack.start(self, places, &stop, &counts);
-            let rate = writers.run(self.slice);
+            // What is slower now must not count as less: a rate is judged once it is steady.
+            let rate = writers.run(self.slice / 4).and_then(|_| writers.run(self.slice));
             stop.store(true, Ordering::Relaxed);
             for thread in threads {
                 thread.join().map_err(|_| anyhow::anyhow!("an attacker panicked"))??;
             }
             during.push(rate?);
+            writers.run(self.slice / 4)?;
         }
         let row = FloodRow {
             attack: attack.name(),

@@ -1,5 +1,9 @@
 //! The attacks, each on threads of its own until it is told to stop. An attacker that is refused or
 //! closed counts it and goes on with a new connection.
+//!
+//! Attackers stand for other machines: their threads have the lowest priority, so that what they
+//! compute themselves takes nothing from the writers' thread and the server beside them, only what
+//! they make the server do. Counted attempts are spread evenly over the slices.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -7,7 +11,7 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
@@ -29,6 +33,9 @@ const CONNECT_TIME: Duration = Duration::from_millis(100);
 
 /// Pause of an attacker that has nothing to do.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// Least urgent of the kernel's priorities, of a thread.
+const LOWEST_PRIORITY: i32 = 19;
 
 /// What attackers did.
 #[derive(Debug, Default)]
@@ -59,8 +66,11 @@ struct Attacker {
     number: usize,
     stop: Arc<AtomicBool>,
     counts: Arc<AttackCounts>,
-    attempts_max: u64,
+    /// Attempts before this slice began.
     run: u64,
+    begin: Instant,
+    /// Attempts per second of all threads together; `None`: as they come.
+    attempts_per_second: Option<f64>,
 }
 
 impl Attack {
@@ -100,11 +110,14 @@ impl Attack {
             Self::LargeEvents => (2, Attacker::send_large),
             Self::WriterIds => (2, Attacker::make_writers),
         };
-        let attempts_max = match self {
-            Self::Connections => flood.attempts,
-            Self::WriterIds => flood.writer_ids,
-            _ => u64::MAX,
+        let attempts = match self {
+            Self::Connections => Some(flood.attempts),
+            Self::WriterIds => Some(flood.writer_ids),
+            _ => None,
         };
+        let time = 1.25 * flood.slice.as_secs_f64() * flood.slices.max(1) as f64;
+        let attempts_per_second = attempts.map(|count| count as f64 / time);
+        let begin = Instant::now();
         let run = counts.attempts.load(Ordering::Relaxed);
         (0..threads)
             .map(|number| {
@@ -112,9 +125,20 @@ impl Attack {
                 let places = if self == Self::SlowReceivers { history } else { places }.to_vec();
                 let history = history.to_vec();
                 let (stop, counts) = (stop.clone(), counts.clone());
-                let attacker =
-                    Attacker { places, history, number, stop, counts, attempts_max, run };
-                std::thread::spawn(move || attack(attacker))
+                let attacker = Attacker {
+                    places,
+                    history,
+                    number,
+                    stop,
+                    counts,
+                    run,
+                    begin,
+                    attempts_per_second,
+                };
+                std::thread::spawn(move || {
+                    rustix::process::setpriority_process(None, LOWEST_PRIORITY)?;
+                    attack(attacker)
+                })
             })
             .collect()
     }
@@ -123,7 +147,13 @@ impl Attack {
 impl Attacker {
     fn is_over(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
-            || self.counts.attempts.load(Ordering::Relaxed) >= self.attempts_max
+    }
+
+    /// Whether the next attempts are due.
+    fn is_due(&self) -> bool {
+        let Some(rate) = self.attempts_per_second else { return true };
+        let made = self.counts.attempts.load(Ordering::Relaxed) - self.run;
+        (made as f64) < rate * self.begin.elapsed().as_secs_f64()
     }
 
     fn attempt(&self) -> u64 {
@@ -147,6 +177,10 @@ impl Attacker {
         }
         let mut kept = VecDeque::new();
         while !self.is_over() {
+            if !self.is_due() {
+                std::thread::sleep(PAUSE / 10);
+                continue;
+            }
             let address = addresses[self.attempt() as usize % addresses.len()];
             match TcpStream::connect_timeout(&address, CONNECT_TIME) {
                 Ok(socket) => kept.push_back(socket),
@@ -292,7 +326,7 @@ impl Attacker {
         let begin = |wire: &mut Wire, _| Ok(wire.set_nonblocking()?);
         let mut next = 0;
         let feed = |wire: &mut Wire, index: usize| {
-            if wire.flush()? {
+            if wire.flush()? && self.is_due() {
                 for _ in 0..50 {
                     next += 1;
                     self.attempt();

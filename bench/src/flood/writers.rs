@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags};
 use rustix::time::Timespec;
@@ -18,6 +18,9 @@ const BLOCK_EVENTS: u64 = 10;
 
 /// Blocks of a writer without an acknowledgement, when it keeps to a schedule.
 const WINDOW: u64 = 8;
+
+/// Bytes of a writer that its socket has not taken at which it makes no more.
+const OUT_BYTES_MAX: usize = 64 << 10;
 
 /// Length of a segment above its start at which it is truncated.
 const KEPT_BYTES: i64 = 4 << 20;
@@ -87,6 +90,25 @@ impl Writers {
         // What is under way becomes steady first.
         self.load(time / 4, None, window)?;
         self.load(time, None, window)
+    }
+
+    /// Writes by a schedule of so many events per second whatever is acknowledged: only a socket
+    /// that takes no more holds a writer back.
+    pub(super) fn overload(&mut self, time: Duration, rate: f64) -> anyhow::Result<f64> {
+        let blocks_per_second = rate / BLOCK_EVENTS as f64;
+        let interval = Duration::from_secs_f64(self.writers.len() as f64 / blocks_per_second);
+        self.load(time / 4, Some(interval), u64::MAX)?;
+        self.load(time, Some(interval), u64::MAX)
+    }
+
+    /// Waits until everything that was sent is acknowledged.
+    pub(super) fn finish(&mut self, patience: Duration) -> anyhow::Result<()> {
+        let begin = Instant::now();
+        while self.writers.iter().any(|writer| writer.acknowledged < writer.sent) {
+            ensure!(begin.elapsed() < patience, "appends without an answer after {patience:?}");
+            self.wait().context("an established writer")?;
+        }
+        Ok(())
     }
 
     fn load(
@@ -182,7 +204,8 @@ impl Writer {
         window: u64,
         block: &Bytes,
     ) -> anyhow::Result<()> {
-        while self.sent - self.acknowledged < window {
+        // What the socket does not take is not made either: it is what the server pushes back.
+        while self.sent - self.acknowledged < window && self.wire.out.len() < OUT_BYTES_MAX {
             if let Some(interval) = interval {
                 if self.next > now {
                     break;
