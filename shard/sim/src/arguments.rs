@@ -35,6 +35,9 @@ pub(crate) struct Arguments {
     /// Plant this bug; it must be caught. Needs the feature `canary`.
     #[arg(long, value_parser = parse_canary)]
     pub(crate) canary: Option<Canary>,
+    /// Do not plant it after all: the same worlds without the bug, which must hold.
+    #[arg(long = "control", requires = "canary")]
+    pub(crate) is_control: bool,
     /// Let acknowledged bytes rot at rest, once in each world.
     #[arg(long)]
     pub(crate) rot: bool,
@@ -67,6 +70,7 @@ impl Arguments {
     pub(crate) fn run(&self) -> Run {
         Run {
             canary: self.canary,
+            is_control: self.is_control,
             rots: self.rot,
             mask: self.mask(),
             operations_max: self.operations,
@@ -98,6 +102,9 @@ impl Arguments {
         let mut arguments = Vec::new();
         if let Some(canary) = self.canary {
             arguments.extend(["--canary".to_owned(), format!("{canary:?}")]);
+        }
+        if self.is_control {
+            arguments.push("--control".to_owned());
         }
         if self.rot {
             arguments.push("--rot".to_owned());

@@ -49,6 +49,8 @@ use crate::world::World;
 pub struct Run {
     /// A planted bug that must be caught.
     pub canary: Option<Canary>,
+    /// The bug is not planted after all: the same world without it, which must hold.
+    pub is_control: bool,
     /// Let acknowledged bytes rot at rest once: beyond the promise, where a server may refuse to
     /// serve but may not serve what is wrong.
     pub rots: bool,
@@ -118,9 +120,11 @@ thread_local! {
 pub fn run(seed: u64, run: &Run) -> Verdict {
     let rng = Rng::new(seed);
     let mut options = Options::draw(&mut rng.split(0), run.canary, run.rots);
+    let planted = run.canary.filter(|_| !run.is_control);
+    options.canary = planted;
     options.operations = options.operations.min(run.operations_max.unwrap_or(u64::MAX));
     #[cfg(feature = "canary")]
-    thalweg_core::canary::plant(run.canary);
+    thalweg_core::canary::plant(planted);
     let clock = Clock::default();
     let trace = Trace::new(clock.clone(), run.is_verbose);
     let faults = Faults::new(run.mask.clone(), clock.clone(), trace.clone());

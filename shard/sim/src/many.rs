@@ -62,8 +62,9 @@ pub(crate) fn run(seeds: Range<u64>, run: &Run, arguments: &Arguments) -> ExitCo
     let start = Instant::now();
     let stops_early = !arguments.keep_going;
     let totals = run_all(seeds.clone(), run, arguments, stops_early);
-    if let Some(canary) = run.canary {
-        println!("{canary:?}: caught by {} of {} seeds", totals.failures.len(), totals.done);
+    if let Some(canary) = run.canary.filter(|_| !run.is_control) {
+        let seeds: Vec<u64> = totals.failures.iter().map(|verdict| verdict.seed).collect();
+        println!("{canary:?}: caught by {} of {} seeds: {seeds:?}", seeds.len(), totals.done);
         return if totals.failures.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     }
     totals.print(start);

@@ -11,6 +11,7 @@ use thalweg_core::frame::ContainerMask;
 
 use crate::atlas::{self, Scope};
 use crate::cast::{Troupe, assemble};
+use crate::client::recycler::NAME as RECYCLER;
 use crate::client::sequential::Sequential;
 use crate::client::verifier::Verifier;
 use crate::client::{Client, Phase, Shared};
@@ -570,7 +571,18 @@ impl World {
     /// Reads all back; what is damaged apart from the rest, which must not suffer by it.
     fn verify(&mut self) {
         self.shared.phase = Phase::Verify;
-        let segments = self.shared.model.segment_names();
+        if !self.waiting.is_empty() {
+            // The founder was stopped by damage: what is not created may be missing.
+            self.shared.trace.count("worlds that damage kept from being founded");
+            return;
+        }
+        // Who could not finish for damage may delete its segment any time, if nobody else has it.
+        let mut segments = self.shared.model.segment_names();
+        for client in self.clients.iter().filter(|client| !client.is_done()) {
+            if client.name() == RECYCLER {
+                segments.retain(|name| client.segment() != Some(name));
+            }
+        }
         let gone = std::mem::take(&mut self.shared.gone);
         let counters = std::mem::take(&mut self.counters);
         let tables = std::mem::take(&mut self.tables);

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use thalweg_sim::{Run, run};
+use thalweg_sim::{FaultKind, Mask, Run, run};
 
 fn holds(seed: u64, why: &str) {
     let verdict = run(seed, &Run::default());
@@ -23,6 +23,25 @@ fn past_failures_hold() {
         let (seed, found) = line.split_once(' ').expect("a seed and what it found");
         holds(seed.parse().expect("a seed is a number"), found);
     }
+}
+
+/// Wall time that jumps by hours and years changes no answer and no timing: worlds go exactly as
+/// they go without the jumps.
+#[test]
+fn wall_clock_jumps_change_no_answer() {
+    const JUMPS: &str = FaultKind::WallClockJump.name();
+    let mask = Mask { without_kinds: [FaultKind::WallClockJump].into(), ..Mask::default() };
+    let steady = Run { mask, ..Run::default() };
+    let mut jumped = 0;
+    for seed in 0..60 {
+        let mut with = run(seed, &Run::default());
+        if with.counts.remove(JUMPS).is_none() {
+            continue;
+        }
+        jumped += 1;
+        assert_eq!(with.counts, run(seed, &steady).counts, "seed {seed}");
+    }
+    assert!(jumped >= 3, "{jumped} worlds had jumps");
 }
 
 /// The same seeds in two processes write the same traces: no address, thread or clock leaks in.

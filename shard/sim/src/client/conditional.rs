@@ -30,6 +30,8 @@ pub(crate) struct Conditional {
     number: i64,
     /// An append whose answer was lost.
     is_open: bool,
+    /// Set-ups without an answer: each may yet come true and end a later session.
+    ghosts: u32,
     question: Option<Question>,
 }
 
@@ -43,6 +45,7 @@ impl Conditional {
             length: None,
             number: 0,
             is_open: false,
+            ghosts: 0,
             question: None,
         }
     }
@@ -156,12 +159,20 @@ impl Script for Conditional {
                 context.trace().count("conditions failed");
                 context.model().segment(&self.segment).refused(self.tag, self.number);
             }
+            (Command::InvalidEventNumber(_), Question::Append { .. }) if self.ghosts > 0 => {
+                context.trace().count("sessions ended by a ghost");
+                context.model().segment(&self.segment).refused(self.tag, self.number);
+                self.ghosts -= 1;
+                self.is_set_up = false;
+            }
             _ => unexpected(context, "a conditional append", &reply),
         }
     }
 
     fn disconnected(&mut self, _context: &mut Context<'_>, _is_asking: bool) {
-        self.is_open |= matches!(self.question.take(), Some(Question::Append { .. }));
+        let question = self.question.take();
+        self.is_open |= matches!(question, Some(Question::Append { .. }));
+        self.ghosts += u32::from(matches!(question, Some(Question::SetUp { .. })));
         self.is_set_up = false;
         self.length = None;
     }

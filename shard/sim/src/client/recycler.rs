@@ -27,6 +27,9 @@ enum Stage {
     LookForGone,
 }
 
+/// Name of the role.
+pub(crate) const NAME: &str = "recycler";
+
 /// The script.
 pub(crate) struct Recycler {
     name: String,
@@ -113,7 +116,7 @@ impl Recycler {
 
 impl Script for Recycler {
     fn name(&self) -> &'static str {
-        "recycler"
+        NAME
     }
 
     fn next(&mut self, context: &mut Context<'_>, request: i64) -> Step {

@@ -45,6 +45,8 @@ pub(crate) struct Transaction {
     ready: Vec<Source>,
     serial: u64,
     is_set_up: bool,
+    /// Set-ups of this source without an answer: each may yet end a later session.
+    ghosts: u32,
     is_merge_open: bool,
     drops: bool,
     is_batch: bool,
@@ -60,6 +62,7 @@ impl Transaction {
             ready: Vec::new(),
             serial: 0,
             is_set_up: false,
+            ghosts: 0,
             is_merge_open: false,
             drops: false,
             is_batch: false,
@@ -78,6 +81,7 @@ impl Transaction {
         self.source = Some(source);
         self.stage = Stage::Create;
         self.is_set_up = false;
+        self.ghosts = 0;
         self.drops = context.rng.percent(15);
         self.is_batch = context.rng.percent(50);
     }
@@ -211,6 +215,11 @@ impl Transaction {
                 source.next = appended.event_number + 1;
                 self.write_on(context, source);
             }
+            (Stage::Write, Command::InvalidEventNumber(_)) if self.is_set_up && self.ghosts > 0 => {
+                context.trace().count("sessions ended by a ghost");
+                self.ghosts -= 1;
+                self.is_set_up = false;
+            }
             (Stage::Seal, Command::SegmentSealed(_)) => self.stage = Stage::Merge,
             _ => unexpected(context, &format!("{:?} of {source:?}", self.stage), reply),
         }
@@ -303,6 +312,8 @@ impl Script for Transaction {
     }
 
     fn disconnected(&mut self, context: &mut Context<'_>, is_asking: bool) {
+        let is_setting_up = is_asking && self.stage == Stage::Write && !self.is_set_up;
+        self.ghosts += u32::from(is_setting_up);
         self.is_set_up = false;
         let Some(mut source) = self.source.take() else { return };
         if source.is_transient {

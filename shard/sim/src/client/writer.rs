@@ -29,6 +29,8 @@ pub(crate) struct Writer {
     tag: WriterTag,
     /// Another connection writes under the same id.
     has_twin: bool,
+    /// Set-ups without an answer: each may yet come true and end a later session.
+    ghosts: u32,
     state: State,
     request: i64,
     /// The acknowledgement level of this session.
@@ -57,6 +59,7 @@ impl Writer {
             segment: segment.to_owned(),
             tag,
             has_twin,
+            ghosts: 0,
             state: State::Disconnected,
             request: 0,
             level: NO_EVENT_NUMBER,
@@ -211,7 +214,9 @@ impl Writer {
                 context.close();
             }
             Command::InvalidEventNumber(_) => {
-                check!(context.trace(), "S25", self.has_twin, "{:?} has no rival", self.tag);
+                let has_rival = self.has_twin || self.ghosts > 0;
+                check!(context.trace(), "S25", has_rival, "{:?} has no rival", self.tag);
+                self.ghosts = self.ghosts.saturating_sub(1);
                 context.trace().count("rival sessions");
                 context.close();
                 self.lose(context, 30_000);
@@ -277,6 +282,7 @@ impl Writer {
     }
 
     fn lose(&mut self, context: &mut Context<'_>, pause_us_max: u64) {
+        self.ghosts += u32::from(matches!(self.state, State::SettingUp { .. }));
         self.state = State::Disconnected;
         self.in_flight.clear();
         self.deadline = u64::MAX;
