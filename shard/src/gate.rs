@@ -32,7 +32,7 @@ const SYSTEM_SCOPE: &str = "_system/";
 enum Demand {
     /// Nothing.
     Nothing,
-    /// A small operation that may make room.
+    /// A small operation that may make room, or that the control plane needs to make any.
     Release,
     /// A small operation.
     Change,
@@ -349,11 +349,13 @@ fn demand(request: &Request) -> Demand {
         }
         Request::CreateTransient { .. } | Request::UpdateAttribute { .. } => Demand::State,
         Request::SetupAppend { .. } => Demand::Session,
-        Request::Truncate { .. } | Request::Delete { .. } => Demand::Release,
+        // The tables of users are dealt with above.
         Request::TableUpdate { .. }
-        | Request::TableRemove { .. }
         | Request::Create(_)
-        | Request::Seal { .. }
+        | Request::TableRemove { .. }
+        | Request::Truncate { .. }
+        | Request::Delete { .. } => Demand::Release,
+        Request::Seal { .. }
         | Request::Merge { .. }
         | Request::MergeBatch { .. }
         | Request::UpdatePolicy { .. } => Demand::Change,
