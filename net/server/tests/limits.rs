@@ -288,6 +288,108 @@ fn health_and_metrics_tell_how_it_is() {
     assert!(!text.contains("secret"), "the name of a segment is in the metrics");
 }
 
+/// How soon health must tell.
+const TOLD_MAX: Duration = Duration::from_secs(10);
+
+fn prlimit(server: &Server, limit: &str) {
+    let process = server.process_id().to_string();
+    let set = Process::new("prlimit").args(["--pid", &process, limit]).status();
+    assert!(set.expect("prlimit is a program").success(), "prlimit {limit}");
+}
+
+/// Shows that a shard whose journal fails for good is named by health within ten seconds while the
+/// process lives, and that it serves again by itself once the journal can be written. The journal
+/// fails since the process may write no file behind its first block any more.
+#[test]
+fn a_shard_whose_journal_fails_is_named_and_heals() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let admin = admin_port();
+    let settings = Settings::new(home.path(), 1).with("--admin", &format!("127.0.0.1:{admin}"));
+    // Without that the kernel ends a process that writes beyond its bound.
+    let ignoring = ["-c", "trap '' XFSZ && exec \"$@\"", "sh"];
+    let mut server = Server::launch_as(behind(&settings, "sh", &ignoring), &settings);
+    server.wait_ready();
+    let mut store = Store::new(&server.ports());
+    assert_eq!(store.create(SEGMENT), Ok(true), "the segment is new");
+    let mut writer = store.session(SEGMENT).expect("the server lives");
+    assert!(matches!(writer.set_up(SEGMENT, 1), Ok(Command::AppendSetup(_))), "set-up");
+    prlimit(&server, "--fsize=4096:unlimited");
+    let begin = Instant::now();
+    writer.append(1, Bytes::from_static(&[7; 8]), 1, 1).expect("the server lives");
+    assert_eq!(writer.receive(), Err(Lost::Closed), "what is not durable is not acknowledged");
+    until("health names the shard", || {
+        let (status, text) = get(admin, "/health");
+        status == 503 && text.starts_with("shard 0: ")
+    });
+    println!("told after {:?}: {}", begin.elapsed(), get(admin, "/health").1);
+    assert!(begin.elapsed() < TOLD_MAX, "health told after {:?}", begin.elapsed());
+    assert!(server.has_ended().is_none(), "the process lives");
+    prlimit(&server, "--fsize=unlimited:unlimited");
+    until("it serves again", || get(admin, "/health").0 == 200);
+    println!("healed after {:?}", begin.elapsed());
+    let mut writer = Wire::connect(server.ports()[0]).expect("the server accepts");
+    assert!(matches!(writer.set_up(SEGMENT, 1), Ok(Command::AppendSetup(_))), "set-up");
+    writer.append(1, Bytes::from_static(&[7; 8]), 1, 1).expect("the server lives");
+    assert!(matches!(writer.receive(), Ok(Command::DataAppended(_))), "it is stored now");
+}
+
+/// Shows that a bit that flips at rest in what was acknowledged is found at the next start, and that
+/// health names shard, container and place.
+#[test]
+fn health_names_a_container_with_damaged_data() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let admin = admin_port();
+    let settings = Settings::new(home.path(), 1)
+        .with("--admin", &format!("127.0.0.1:{admin}"))
+        .with("--journal", "128MiB");
+    let mut server = Server::start(&settings);
+    let mut store = Store::new(&server.ports());
+    assert_eq!(store.create(SEGMENT), Ok(true), "the segment is new");
+    let mut writer = store.session(SEGMENT).expect("the server lives");
+    assert!(matches!(writer.set_up(SEGMENT, 1), Ok(Command::AppendSetup(_))), "set-up");
+    let pattern = b"a needle of which there is one in the whole journal";
+    let blocks: [&'static [u8]; 3] = [pattern, b"behind it", b"and more"];
+    for (number, data) in (1..).zip(blocks) {
+        writer.append(1, Bytes::from_static(data), number, 1).expect("the server lives");
+        assert!(matches!(writer.receive(), Ok(Command::DataAppended(_))), "append {number}");
+    }
+    server.kill();
+    assert_eq!(flip(home.path(), pattern), 1, "places where the data lie");
+    let server = Server::launch(&settings);
+    until("the start is over", || TcpStream::connect(("127.0.0.1", admin)).is_ok());
+    until("health names the container", || {
+        let (status, text) = get(admin, "/health");
+        status == 503 && text.contains("shard 0: container ") && text.contains("quarantined since")
+    });
+    println!("{}", get(admin, "/health").1);
+    drop(server);
+}
+
+/// Flips a bit of each place in the files below `directory` that holds `pattern`; gives how many
+/// there were.
+fn flip(directory: &std::path::Path, pattern: &[u8]) -> usize {
+    let mut found = 0;
+    for entry in std::fs::read_dir(directory).expect("a directory").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found += flip(&path, pattern);
+            continue;
+        }
+        let mut data = std::fs::read(&path).expect("a file");
+        let before = found;
+        for at in 0..data.len().saturating_sub(pattern.len()) {
+            if data[at] == pattern[0] && data[at..].starts_with(pattern) {
+                data[at + 1] ^= 1;
+                found += 1;
+            }
+        }
+        if found > before {
+            std::fs::write(&path, data).expect("our file");
+        }
+    }
+    found
+}
+
 /// Shows that established writers keep their rate through floods of connections, slow senders,
 /// readers that never read, half-open peers, 8 MiB events and new writer ids, that memory stays
 /// within the budget and a quarter, and that everything closes by itself. The bounds of this short

@@ -4,14 +4,15 @@ use std::thread;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use thalweg_wire::Command;
+use thalweg_wire::{AppendBlockEnd, Command, SetupAppend};
 
 #[allow(dead_code, reason = "each test executable uses its part of the rig")]
 mod rig;
 
 use rig::dice::{Dice, mix};
 use rig::server::{Server, Settings};
-use rig::store::Store;
+use rig::store::{Store, none};
+use rig::wire::Wire;
 
 const WRITERS: u64 = 4;
 const BLOCK_BYTES: usize = 1 << 20;
@@ -139,4 +140,66 @@ fn memory_is_bounded_whatever_is_stored() {
          {reading:.1} s; resident at most {written_peak} MiB writing, {peak} MiB in all"
     );
     assert!(peak < bound_mib, "{peak} MiB resident, the bound is {bound_mib} MiB");
+}
+
+/// What the memory budget counts for an attribute, of which each writer id needs one.
+const COUNTED_BYTES: f64 = 64.0;
+
+/// Ids that are set up on one connection before the next one is opened.
+const IDS_AT_ONCE: u64 = 5000;
+
+/// Sets up writers `from..to` with ids in disorder, each with one event of 8 bytes.
+fn make_writers(port: u16, name: &str, from: u64, to: u64) {
+    let mut number = from;
+    while number < to {
+        let mut wire = Wire::connect(port).expect("the server lives");
+        for _ in 0..IDS_AT_ONCE / 500 {
+            let mut out = BytesMut::new();
+            for _ in 0..500 {
+                number += 1;
+                let writer_id = u128::from(mix(number)) << 64 | u128::from(mix(!number));
+                let delegation_token = none();
+                let segment = name.into();
+                let set_up = SetupAppend { request_id: 1, writer_id, segment, delegation_token };
+                Command::from(set_up).encode(&mut out);
+                let append = AppendBlockEnd {
+                    writer_id,
+                    size_of_whole_events: 8,
+                    data: Bytes::from_static(&[0; 8]),
+                    event_count: 1,
+                    last_event_number: 1,
+                    request_id: 2,
+                };
+                Command::from(append).encode(&mut out);
+            }
+            wire.send_bytes(&out).expect("the server lives");
+            for _ in 0..2 * 500 {
+                let reply = wire.receive().expect("the server lives");
+                let is_expected =
+                    matches!(reply, Command::AppendSetup(_) | Command::DataAppended(_));
+                assert!(is_expected, "{reply:?}");
+            }
+        }
+    }
+}
+
+/// Shows what a writer id costs for good: an attribute in memory, of about the size that the
+/// memory budget counts for it. Ids come in disorder, sessions end with their connections, and what
+/// caches take is there before. The long form, `THALWEG_WRITER_IDS=1000000`, gives the number.
+#[test]
+fn a_writer_id_costs_what_the_budget_counts() {
+    let ids = rig::setting("THALWEG_WRITER_IDS", 200_000);
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let settings = Settings::new(home.path(), 1).with("--cache", "16MiB");
+    let server = Server::start(&settings);
+    let ports = server.ports();
+    let name = segment(0);
+    assert_eq!(Store::new(&ports).create(&name), Ok(true), "{name} is new");
+    make_writers(ports[0], &name, 0, ids);
+    let before = server.resident_bytes();
+    make_writers(ports[0], &name, ids, 2 * ids);
+    let after = server.resident_bytes();
+    let each = (after as f64 - before as f64) / ids as f64;
+    println!("{before} bytes with {ids} ids, {after} with twice as many: {each:.1} bytes each");
+    assert!(each < 1.5 * COUNTED_BYTES, "{each:.1} bytes for a writer id");
 }

@@ -114,7 +114,11 @@ impl Server {
 
     /// Starts the process and waits for nothing.
     pub(crate) fn launch(settings: &Settings) -> Self {
-        let mut command = settings.command();
+        Self::launch_as(settings.command(), settings)
+    }
+
+    /// Starts the process with a command line that ends in that of `settings`.
+    pub(crate) fn launch_as(mut command: Command, settings: &Settings) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0);
         let started = Instant::now();
@@ -156,6 +160,11 @@ impl Server {
                 }
             }
         }
+    }
+
+    /// Whether the line that begins with `ready` has come since it was last asked.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.output.try_iter().any(|line| line.starts_with("ready"))
     }
 
     pub(crate) fn settings(&self) -> &Settings {
