@@ -3,10 +3,9 @@
 //! A directory is taken when it is missing, empty, or made by an earlier run that found nothing
 //! wrong. Anything else is refused and not touched; what a violation left behind is evidence.
 
-use std::fs::{self, TryLockError};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 const MARKER: &str = "thalweg-crash-test.marker";
 const MARKER_LINE: &str = "made by thalweg crash-test";
@@ -91,26 +90,6 @@ impl Home {
     pub fn keep_violation(&self, text: &str) -> Result<(), HomeError> {
         let path = self.path.join(VIOLATION);
         fs::write(&path, text).map_err(failed("write", &path))
-    }
-
-    /// Waits until nobody holds the server's lock: a killed process is gone some time before the
-    /// kernel has ended its last write and let go of its files. Gives the time that took.
-    ///
-    /// # Errors
-    /// When it is still held after `limit`.
-    pub fn await_unlocked(&self, limit: Duration) -> Result<Duration, HomeError> {
-        let path = self.server().join("thalweg.lock");
-        let begin = Instant::now();
-        let Ok(lock) = fs::File::open(&path) else { return Ok(Duration::ZERO) };
-        loop {
-            match lock.try_lock() {
-                Ok(()) => return Ok(begin.elapsed()),
-                Err(TryLockError::WouldBlock) if begin.elapsed() < limit => {
-                    std::thread::sleep(Duration::from_millis(2));
-                }
-                Err(error) => return Err(failed("await the lock", &path)(error.into())),
-            }
-        }
     }
 
     /// Bytes of all journal files of the server.

@@ -13,17 +13,30 @@ mod segment_table;
 mod transactions;
 mod writers;
 
+/// How long segments of small events grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Growth {
+    /// So little that each journal file is soon free.
+    Short,
+    /// Until a few small events have kept most of the journal's files from being free.
+    Long,
+}
+
 /// All lanes of a run: the writers of events mostly, and one or two of each other kind.
-pub(crate) fn all_lanes(dice: &mut Dice, history: &Arc<History>) -> Vec<Box<dyn Lane>> {
+pub(crate) fn all_lanes(
+    dice: &mut Dice,
+    history: &Arc<History>,
+    growth: Growth,
+) -> Vec<Box<dyn Lane>> {
     let mut lanes: Vec<Box<dyn Lane>> = Vec::new();
     for number in 0..2 {
         let is_behind_proxy = number == 1;
         let dice = dice.split(number);
         lanes.push(Box::new(writers::Writers::new(number, 3, is_behind_proxy, history, dice)));
     }
-    lanes.push(Box::new(transactions::Transactions::new(0, dice.split(10))));
+    lanes.push(Box::new(transactions::Transactions::new(0, growth, dice.split(10))));
     lanes.push(Box::new(segment_table::SegmentTable::new(0, dice.split(20))));
-    lanes.push(Box::new(conditional::Conditional::new(2, dice.split(30))));
+    lanes.push(Box::new(conditional::Conditional::new(2, growth, dice.split(30))));
     lanes.push(Box::new(recreate::Recreate::new(dice.split(40))));
     lanes.push(Box::new(attributes::Attributes::new(dice.split(50))));
     lanes

@@ -11,7 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -64,6 +64,14 @@ pub enum ProcessError {
         /// Why not.
         source: std::io::Error,
     },
+}
+
+impl ProcessError {
+    /// Whether a start was refused because the directory is somebody's: of a predecessor that was
+    /// killed just now, whose last writes the kernel has not ended.
+    pub fn is_locked_out(&self) -> bool {
+        matches!(self, Self::Ended { log, .. } if log.contains("is in use by another process"))
+    }
 }
 
 fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> ProcessError {
@@ -156,6 +164,8 @@ pub struct Server {
     started: Instant,
     output: Receiver<String>,
     log: Arc<Mutex<String>>,
+    /// Ends when the process has closed its standard error.
+    log_reader: Option<JoinHandle<()>>,
 }
 
 impl Server {
@@ -182,8 +192,8 @@ impl Server {
         });
         let log = Arc::new(Mutex::new(String::new()));
         let kept = log.clone();
-        thread::spawn(move || keep_lines(BufReader::new(stderr), &kept));
-        Ok(Self { child, started, output, log })
+        let log_reader = thread::spawn(move || keep_lines(BufReader::new(stderr), &kept));
+        Ok(Self { child, started, output, log, log_reader: Some(log_reader) })
     }
 
     /// Waits for the line that begins with `ready`; gives the time since the start.
@@ -201,7 +211,7 @@ impl Server {
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     let status = self.child.wait().map_err(system("await the server's end"))?;
-                    return Err(ProcessError::Ended { status, log: self.log() });
+                    return Err(self.ended(status));
                 }
             }
         }
@@ -210,6 +220,15 @@ impl Server {
     /// The newest part of what it wrote on standard error.
     pub fn log(&self) -> String {
         self.log.lock().expect("nobody panics with it").clone()
+    }
+
+    /// It has ended: with the last of what it wrote.
+    fn ended(&mut self, status: ExitStatus) -> ProcessError {
+        if let Some(reader) = self.log_reader.take() {
+            // A reader that panicked has kept nothing more.
+            let _ = reader.join();
+        }
+        ProcessError::Ended { status, log: self.log() }
     }
 
     /// Its process id.
@@ -223,7 +242,7 @@ impl Server {
     /// [`ProcessError::Ended`] then.
     pub fn check_alive(&mut self) -> Result<(), ProcessError> {
         match self.child.try_wait().map_err(system("look at the server"))? {
-            Some(status) => Err(ProcessError::Ended { status, log: self.log() }),
+            Some(status) => Err(self.ended(status)),
             None => Ok(()),
         }
     }

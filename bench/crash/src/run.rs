@@ -17,7 +17,7 @@ use crate::dice::Dice;
 use crate::history::History;
 use crate::home::{Home, HomeError};
 use crate::lane::{Lane, Verified};
-use crate::lanes::all_lanes;
+use crate::lanes::{Growth, all_lanes};
 use crate::process::{ProcessError, Server, Settings};
 use crate::proxy::rules::bad_network;
 use crate::proxy::{Counts, Proxy};
@@ -57,6 +57,9 @@ pub struct Options {
     pub through_proxy: bool,
     /// How the server is ended, drawn from these.
     pub endings: Vec<Ending>,
+    /// Small events are kept so long that they fill the journal: appends wait for room then, for
+    /// many kills, until a segment of them goes.
+    pub fills_journal: bool,
     /// Load before each kill, in milliseconds: from, to.
     pub load_ms: (u64, u64),
     /// Where the history goes, for [`thalweg_checker`] to judge again.
@@ -78,6 +81,7 @@ impl Options {
             seed,
             through_proxy: false,
             endings: Ending::USUAL.to_vec(),
+            fills_journal: false,
             load_ms: (300, 1_200),
             history: None,
             server_flags: Vec::new(),
@@ -250,9 +254,11 @@ pub fn run(
 impl Run {
     fn new(options: Options, home: Home) -> Result<Self, RunError> {
         let mut dice = Dice::new(options.seed);
+        // Files are recycled some time after they came free, so the load needs more than it keeps.
+        let journal_mib = if options.fills_journal { 160 } else { 1024 };
         let mut settings = Settings::new(&options.program, &home.server(), options.shards)?
             .with("--cache", "64MiB")
-            .with("--journal", &format!("{}MiB", 1024 * u32::from(options.shards)))
+            .with("--journal", &format!("{}MiB", journal_mib * u32::from(options.shards)))
             .with("--journal-file", "16MiB");
         settings.is_single_port = options.is_single_port;
         settings.flags.extend(options.server_flags.iter().cloned());
@@ -267,7 +273,8 @@ impl Run {
         let history = History::new(options.history.as_deref())
             .map_err(|source| RunError::System { what: "make the file of the history", source })?;
         let history = Arc::new(history);
-        let lanes = all_lanes(&mut dice, &history);
+        let growth = if options.fills_journal { Growth::Long } else { Growth::Short };
+        let lanes = all_lanes(&mut dice, &history, growth);
         Ok(Self {
             options,
             home,

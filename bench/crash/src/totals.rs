@@ -16,7 +16,8 @@ const JOURNAL_CLASSES: [u64; 5] = [64 << 20, 128 << 20, 256 << 20, 512 << 20, 1 
 pub struct Restart {
     /// Bytes of all journal files at the start.
     pub journal_bytes: u64,
-    /// From the start of the process to its word that it is ready, in seconds.
+    /// From the end of the predecessor to the server's word that it is ready, in seconds; with
+    /// starts that were refused, without those that were killed.
     pub seconds: f64,
 }
 
@@ -48,10 +49,9 @@ pub struct Totals {
     pub stops: u64,
     /// Longest time from SIGTERM to the end, in seconds.
     pub stop_seconds_max: f64,
-    /// Longest time that the kernel kept the lock of a killed server, in seconds.
-    pub lock_seconds_max: f64,
-    /// Of these times, those over half a second.
-    pub lock_waits: u64,
+    /// Starts that were refused because the kernel had not ended the last writes of the killed
+    /// predecessor yet, each followed by another start, as a supervisor does it.
+    pub starts_refused: u64,
     /// Times the process was stopped and continued.
     pub freezes: u64,
     /// Events acknowledged.
@@ -130,8 +130,8 @@ impl fmt::Display for Totals {
         )?;
         writeln!(
             out,
-            "the kernel kept the lock of a killed server for {:.2} s at most, {} times over 0.5 s",
-            self.lock_seconds_max, self.lock_waits
+            "{} starts were refused while the kernel ended writes of a killed server, and repeated",
+            self.starts_refused
         )?;
         for (lane, verified) in &self.verified_by_lane {
             writeln!(out, "  {verified:12} {lane}")?;

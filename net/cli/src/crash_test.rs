@@ -33,6 +33,12 @@ pub(crate) struct Arguments {
     /// Serve all shards on one port.
     #[arg(long)]
     single_port: bool,
+    /// Keep small events so long that the journal fills and appends have to wait.
+    #[arg(long)]
+    fill_journal: bool,
+    /// Another executable than this one to be the server.
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
     /// File for the whole history, one record a line: some 10 MB for a second of load.
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
@@ -46,13 +52,17 @@ pub(crate) fn run_test(arguments: Arguments) -> anyhow::Result<()> {
     ensure!(arguments.kills > 0, "--kills 0 tries nothing: give at least 1");
     let shards = arguments.shards;
     ensure!((1..=64).contains(&shards), "--shards {shards} is out of range: give 1 to 64");
-    let program = std::env::current_exe().context("find this program")?;
+    let program = match &arguments.program {
+        Some(program) => program.clone(),
+        None => std::env::current_exe().context("find this program")?,
+    };
     let seed = arguments.seed.unwrap_or_else(fresh_seed);
     eprintln!("seed {seed}; the same choices again: --seed {seed}");
     let mut options = Options::new(program, arguments.data.clone(), arguments.kills, shards, seed);
     options.time = arguments.seconds.map(Duration::from_secs);
     options.through_proxy = arguments.through_proxy;
     options.history.clone_from(&arguments.history);
+    options.fills_journal = arguments.fill_journal;
     options.is_single_port = arguments.single_port;
     let kills = options.kills;
     match run(options, |cycle, totals| tell(cycle, totals, kills)) {

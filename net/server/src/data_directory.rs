@@ -23,7 +23,8 @@ pub enum Error {
     /// Another process has it.
     #[error(
         "data directory {path} is in use by another process: stop that one, or choose another \
-         directory with --data"
+         directory with --data; if it was killed just now, its last writes may still be ending: \
+         start again"
     )]
     Locked {
         /// The directory.

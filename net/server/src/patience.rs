@@ -3,9 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-/// How long a start waits: much longer than the kernel needs on a healthy disk, and short enough
-/// that a second start on a living server's directory is refused within two seconds.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a start waits: much longer than the kernel needs on a healthy disk, and as long as a
+/// second start on a living server's directory may take to be refused within two seconds, its own
+/// beginning on a busy machine included.
+const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// Time between two attempts.
 const PAUSE: Duration = Duration::from_millis(10);

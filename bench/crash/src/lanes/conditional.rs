@@ -13,12 +13,18 @@ use thalweg_wire::{Command, ConditionalAppend, FramedEvent};
 use crate::claim::{ensure, ensure_eq, wrong};
 use crate::dice::{Dice, mix};
 use crate::lane::{Lane, Verified, join_all};
+use crate::lanes::Growth;
 use crate::payload::{Mark, parse};
 use crate::store::{Route, Store};
 use crate::wire::{Answer, Trouble, Wire};
 
 /// The segment is replaced by a new one when it is longer.
-const LENGTH_MAX: i64 = 256 << 10;
+fn length_max(growth: Growth) -> i64 {
+    match growth {
+        Growth::Short => 256 << 10,
+        Growth::Long => 4 << 20,
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
@@ -48,17 +54,25 @@ pub(crate) struct Conditional {
     /// Which segment of the lane is in use.
     generation: u64,
     is_created: bool,
+    growth: Growth,
+    dice: Dice,
 }
 
 impl Conditional {
-    pub(crate) fn new(clients: u64, mut dice: Dice) -> Self {
+    pub(crate) fn new(clients: u64, growth: Growth, mut dice: Dice) -> Self {
         let client = |number| Client {
             author: 500_000 + number,
             last: 0,
             attempts: HashMap::new(),
             dice: dice.split(number),
         };
-        Self { clients: (0..clients).map(client).collect(), generation: 0, is_created: false }
+        Self {
+            clients: (0..clients).map(client).collect(),
+            growth,
+            generation: 0,
+            is_created: false,
+            dice: dice.split(99),
+        }
     }
 
     fn segment(&self) -> String {
@@ -183,7 +197,9 @@ impl Lane for Conditional {
             }
         }
         ensure!(stored.is_empty(), "{segment} holds what nobody appended: {stored:?}");
-        if length > LENGTH_MAX {
+        // In a journal that is full it does not grow, and nothing else lets go of as many files.
+        let is_over = self.growth == Growth::Long && self.dice.one_in(8);
+        if length > length_max(self.growth) || is_over {
             ensure!(store.delete(&segment)?, "{segment} was gone");
             self.generation += 1;
             self.is_created = false;

@@ -1,7 +1,9 @@
 //! Seals, truncates and deletes segments under their writers. It asks directly and waits for every
 //! answer that the server can give, so that nothing of it is under way during verification.
 
+use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use thalweg_checker::payload::Judge;
 
@@ -18,15 +20,50 @@ const KEPT: usize = 3;
 /// Lengths at which the newest segment is sealed.
 const SEAL_AT: std::ops::Range<u64> = 300_000..6_000_000;
 
+/// Time without an acknowledgement after which the journal counts as full.
+const STANDSTILL: Duration = Duration::from_millis(200);
+
+/// How much is to go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// What is old.
+    Usual,
+    /// As much as may go: appends wait for room.
+    Room,
+}
+
+/// Whether the writers get on.
+struct Pace {
+    acknowledged: u64,
+    since: Instant,
+}
+
+impl Pace {
+    fn new(chain: &Chain) -> Self {
+        let acknowledged = chain.tally.acknowledged.load(Ordering::Relaxed);
+        Self { acknowledged, since: Instant::now() }
+    }
+
+    fn need(&mut self, chain: &Chain) -> Need {
+        let now = Self::new(chain);
+        if now.acknowledged != self.acknowledged {
+            *self = now;
+        }
+        if self.since.elapsed() < STANDSTILL { Need::Usual } else { Need::Room }
+    }
+}
+
 /// Works until it is stopped.
 pub(super) fn run(chain: &Chain, route: &Route, dice: &mut Dice) -> Result<(), Trouble> {
     let direct = route.direct();
     let mut store = Witness::new(&direct, &chain.history);
     let mut seal_at = i64::try_from(dice.range(SEAL_AT)).expect("small");
+    let mut pace = Pace::new(chain);
     while !route.stop.is_stopped() {
+        let need = pace.need(chain);
         let result = match dice.below(4) {
-            0 => truncate(chain, &mut store, dice),
-            1 => delete_oldest(chain, &mut store),
+            0 => truncate(chain, &mut store, dice, need),
+            1 => delete_oldest(chain, &mut store, need),
             _ => {
                 let newest = chain.newest();
                 let (length, sealed) = {
@@ -96,12 +133,17 @@ fn replace(chain: &Chain, store: &mut Witness<'_>, index: usize) -> Result<(), T
 }
 
 /// Truncates some segment at the end of an acknowledged block.
-fn truncate(chain: &Chain, store: &mut Witness<'_>, dice: &mut Dice) -> Result<(), Trouble> {
+fn truncate(
+    chain: &Chain,
+    store: &mut Witness<'_>,
+    dice: &mut Dice,
+    need: Need,
+) -> Result<(), Trouble> {
     let (index, name, offset) = {
         let mut segments = chain.lock();
         let alive: Vec<usize> =
             (0..segments.len()).filter(|index| segments[*index].exists()).collect();
-        if alive.is_empty() || !dice.one_in(3) {
+        if alive.is_empty() || !(need == Need::Room || dice.one_in(3)) {
             return Ok(());
         }
         let index = alive[dice.index(alive.len())];
@@ -109,9 +151,11 @@ fn truncate(chain: &Chain, store: &mut Witness<'_>, dice: &mut Dice) -> Result<(
         if segment.boundaries.is_empty() {
             return Ok(());
         }
-        let offset = segment.boundaries[dice.index(segment.boundaries.len())];
+        let some = segment.boundaries[dice.index(segment.boundaries.len())];
+        let last = segment.boundaries.iter().copied().max().unwrap_or(some);
+        let offset = if need == Need::Room { last } else { some };
         // Mostly behind the reader, so that most events are read once; and never backwards.
-        let is_unread = offset > segment.seen.at && !dice.one_in(8);
+        let is_unread = need == Need::Usual && offset > segment.seen.at && !dice.one_in(8);
         if offset <= segment.start_max || is_unread {
             return Ok(());
         }
@@ -128,7 +172,7 @@ fn truncate(chain: &Chain, store: &mut Witness<'_>, dice: &mut Dice) -> Result<(
 }
 
 /// Deletes the oldest segment when enough follow it, every writer has left it and it was read.
-fn delete_oldest(chain: &Chain, store: &mut Witness<'_>) -> Result<(), Trouble> {
+fn delete_oldest(chain: &Chain, store: &mut Witness<'_>, need: Need) -> Result<(), Trouble> {
     let (index, name, before) = {
         let mut segments = chain.lock();
         let is_left = |it: &Segment| it.created == Done::Yes && it.deleted != Done::Yes;
@@ -137,7 +181,8 @@ fn delete_oldest(chain: &Chain, store: &mut Witness<'_>) -> Result<(), Trouble> 
         let segment = &mut segments[index];
         let is_read = segment.length_final.is_some_and(|length| segment.seen.at >= length);
         let is_far = newest > index + KEPT + 4;
-        if newest <= index + KEPT || segment.writers_left < chain.writers || !(is_read || is_far) {
+        let kept = if need == Need::Room { 0 } else { KEPT };
+        if newest <= index + kept || segment.writers_left < chain.writers || !(is_read || is_far) {
             return Ok(());
         }
         let before = std::mem::replace(&mut segment.deleted, Done::Asked);
