@@ -319,9 +319,6 @@ impl<D: Device> Journal<D> {
             let is_spent = !claim.is_own_file(ready.id);
             (ready.id, ready.handle, ready.bytes, is_spent)
         }));
-        if cleared.is_empty() {
-            return Ok(());
-        }
         for (id, handle, bytes, is_spent) in cleared {
             let name = journal_name(id);
             if is_spent || bytes != self.config.file_bytes {
@@ -337,6 +334,7 @@ impl<D: Device> Journal<D> {
             self.files.spares.push_back(Spare { number, handle, bytes });
             renamed.map_err(|error| fault_of("rename", &name, &error))?;
         }
+        // Also for names that a killed process gave and did not make durable.
         self.sync_directory()
     }
 

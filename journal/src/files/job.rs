@@ -35,9 +35,13 @@ pub(super) enum Create {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Promote {
+    /// The name that the file had before it was recycled must not come back over the new header.
+    SyncSpare,
+    /// Before the name: when power took an earlier renaming back, the file may hold records of the
+    /// same name, which must not be found under it again.
+    Header,
     Name,
     SyncName,
-    Header,
 }
 
 /// What an operation brought the job to.
@@ -72,7 +76,7 @@ impl Job {
             file_bytes: spare.bytes,
             start: None,
         });
-        Self::Promote { spare, id, header, step: Promote::Name }
+        Self::Promote { spare, id, header, step: Promote::SyncSpare }
     }
 
     pub(super) fn recycle(id: FileId, handle: FileHandle, bytes: u64, number: u64) -> Self {
@@ -117,7 +121,7 @@ impl Job {
                     device.rename(&spare_name(spare.number), &journal_name(*id), token)
                 }
                 Promote::SyncName if canary::has(Canary::DirectoryNotSynced) => device.list(token),
-                Promote::SyncName => device.sync_directory(token),
+                Promote::SyncSpare | Promote::SyncName => device.sync_directory(token),
                 Promote::Header => device.write_durable(spare.handle, 0, header.clone(), token),
             },
             Self::Recycle { id, spare } => {
@@ -155,13 +159,16 @@ impl Job {
                 })
             }
             Self::Promote { spare, id, header, step } => Ok(match step {
+                Promote::SyncSpare => {
+                    Progress::Next(Self::Promote { spare, id, header, step: Promote::Header })
+                }
+                Promote::Header => {
+                    Progress::Next(Self::Promote { spare, id, header, step: Promote::Name })
+                }
                 Promote::Name => {
                     Progress::Next(Self::Promote { spare, id, header, step: Promote::SyncName })
                 }
                 Promote::SyncName => {
-                    Progress::Next(Self::Promote { spare, id, header, step: Promote::Header })
-                }
-                Promote::Header => {
                     Progress::Promoted(ReadyFile { id, handle: spare.handle, bytes: spare.bytes })
                 }
             }),

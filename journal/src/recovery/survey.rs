@@ -171,7 +171,10 @@ fn head(
         return Ok(Head::Live(start, epoch));
     }
     let record = second.and_then(|bytes| RecordHeader::decode(bytes).ok());
-    if let Some((record, _)) = record.filter(|(record, _)| record.lies_at(owner, id, 1)) {
+    // A record that is older than the header was there before the file got this name again.
+    let oldest = header.map_or(ContainerEpoch(0), |header| header.epoch);
+    let is_first = |record: &RecordHeader| record.lies_at(owner, id, 1) && record.epoch >= oldest;
+    if let Some((record, _)) = record.filter(|(record, _)| is_first(record)) {
         if header.is_none() {
             tracing::warn!(
                 file = name,

@@ -1,9 +1,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use thalweg_core::position::FrameNumber;
+use thalweg_core::env::journal::{Journal as _, Recovered};
+use thalweg_core::position::{FileId, FrameNumber};
+use thalweg_core::time::Instant;
 
 use super::world::{World, tiny};
-use crate::{Canary, Config};
+use crate::files::journal_name;
+use crate::memory::MemoryDisk;
+use crate::{Canary, Config, Journal};
 
 /// What a random run may meet.
 #[derive(Clone, Copy)]
@@ -205,4 +209,51 @@ fn canary_acknowledged_before_sync_is_caught() {
 #[test]
 fn canary_without_payload_checksum_is_caught() {
     assert!(is_caught(Canary::SkipPayloadChecksum));
+}
+
+/// What power took back by undoing a file's name does not come again when the same file gets the
+/// same name: a journal whose newest file is a spare again is recovered, works on for a while and is
+/// killed at any poll; the next recovery finds what the first one found.
+#[test]
+fn records_of_a_file_that_lost_its_name_stay_cut() {
+    let mut world = World::open(11, tiny());
+    let mut newest = None;
+    while newest != Some(FileId(3)) {
+        world.write(2);
+        world.settle();
+        newest = world.written.last_key_value().map(|(_, written)| written.address.file());
+    }
+    world.write(2);
+    world.settle();
+    let files: Vec<(String, Vec<u8>)> = world
+        .disk
+        .files()
+        .into_iter()
+        .filter(|(name, _)| name.starts_with("journal-") && *name <= journal_name(FileId(3)))
+        .map(|(name, _)| {
+            let content = world.disk.read(&name).expect("it is listed");
+            (if name == journal_name(FileId(3)) { "spare-9".to_owned() } else { name }, content)
+        })
+        .collect();
+    for polls in 0..60 {
+        let disk = MemoryDisk::holding(polls, u64::MAX, files.clone());
+        let recover = |polls: u64| {
+            let mut journal = Journal::new(disk.device(), tiny()).expect("settings are legal");
+            let mut found = Vec::new();
+            let mut visit = |recovered| match recovered {
+                Recovered::Frame { number, .. } => found.push(number),
+                Recovered::Damaged { fault, .. } => panic!("damaged: {fault}"),
+            };
+            journal.recover(&mut visit).expect("opens");
+            let mut events = Vec::new();
+            for poll in 0..polls {
+                journal.poll(Instant(poll * 100_000), &mut events);
+            }
+            disk.kill();
+            found
+        };
+        let first = recover(polls);
+        let second = recover(0);
+        assert_eq!(second, first, "killed after {polls} polls");
+    }
 }
