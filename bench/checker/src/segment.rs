@@ -1,12 +1,15 @@
 //! What is known of one segment: its lives, and of the present one content, writers, length, seal
 //! and start.
 
+mod block;
+mod life;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::breach::{Verdict, breach, hold};
 use crate::content::{Content, Placed};
 use crate::id::{Attribute, OperationId, SessionId, Writer};
-use crate::record::{Data, Discipline, Operation};
+use crate::record::{Data, Discipline};
 use crate::register::{
     AttributeObject, AttributeState, LengthObject, LengthOperation, LengthOutcome,
 };
@@ -224,140 +227,6 @@ impl SegmentState {
         self.writer(writer)?.set_up(session, last, before, since, earlier)
     }
 
-    /// Something about the segment was told, so it exists.
-    pub(crate) fn shows_itself(&mut self, before: &Before) -> Verdict {
-        let can_be = before.existence != Existence::Absent || self.creations > 0;
-        hold!(can_be, "S25", "it answers, was told to be missing, and nobody created it");
-        self.existence = Existence::Exists;
-        Ok(())
-    }
-
-    /// It was told that there is no such segment.
-    pub(crate) fn is_missing(&mut self, before: &Before) -> Verdict {
-        let can_be = before.existence != Existence::Exists || self.deletions > 0;
-        hold!(can_be, "S25", "it was told to be missing, existed, and nobody deleted it");
-        if self.existence == Existence::Exists || self.may_be_gone || self.length_floor() > 0 {
-            self.begin_life(Existence::Absent);
-        }
-        self.existence = Existence::Absent;
-        Ok(())
-    }
-
-    /// Its creation is asked for. When nothing else was told before, it is known from then on.
-    pub(crate) fn creating(&mut self) {
-        let is_untouched = self.life == 0 && self.creations == 0 && self.length_floor() == 0;
-        let is_unknown = self.existence == Existence::Unsure && self.attributes.is_empty();
-        if is_untouched && is_unknown && !self.is_young {
-            self.is_young = true;
-            self.table = Table::new(true);
-            self.length = Some(Search::new(Some(0)));
-        }
-        self.creations += 1;
-    }
-
-    /// It was created.
-    pub(crate) fn created(&mut self) -> Verdict {
-        self.creations = self.creations.saturating_sub(1);
-        let was_there = self.existence == Existence::Exists;
-        let can_be = !was_there || self.deletions > 0;
-        hold!(can_be, "S25", "it was created, existed, and nobody deleted it");
-        if was_there || (self.existence == Existence::Unsure && self.may_be_gone) {
-            self.begin_life(Existence::Exists);
-        }
-        self.existence = Existence::Exists;
-        Ok(())
-    }
-
-    /// It was told to be there when it was to be created.
-    pub(crate) fn is_there(&mut self, before: &Before) -> Verdict {
-        let can_be = before.existence != Existence::Absent || self.creations > 0;
-        hold!(can_be, "S25", "it is said to exist, was told to be missing, and nobody created it");
-        self.existence = Existence::Exists;
-        Ok(())
-    }
-
-    /// It was deleted.
-    pub(crate) fn deleted(&mut self, before: &Before) -> Verdict {
-        let can_be = before.existence != Existence::Absent || self.creations > 0;
-        hold!(can_be, "S25", "it was deleted, was told to be missing, and nobody created it");
-        self.begin_life(Existence::Absent);
-        Ok(())
-    }
-
-    /// A creation or deletion ended without effect, or so late that it does not matter.
-    pub(crate) fn ended_unfulfilled(&mut self, operation: &Operation) {
-        match operation {
-            Operation::Create { .. } => self.creations = self.creations.saturating_sub(1),
-            Operation::Delete { .. } => self.deletions = self.deletions.saturating_sub(1),
-            _ => {}
-        }
-    }
-
-    /// Events were acknowledged; the length is where they end.
-    pub(crate) fn placed(
-        &mut self,
-        writer: Writer,
-        (first, last): (i64, i64),
-        (bytes, length): (u64, Option<u64>),
-        is_conditional: bool,
-        ends: u32,
-    ) -> Verdict {
-        let Some(length) = length else { return Ok(()) };
-        let Some(start) = length.checked_sub(bytes) else {
-            breach!("S1", "{bytes} bytes of {writer:?} were acknowledged to end at {length}");
-        };
-        self.acknowledged(Block { writer, first, last, start, is_conditional }, length, ends)
-    }
-
-    /// Whether this event was found.
-    pub(crate) fn holds(&self, writer: Writer, number: i64) -> bool {
-        let found = self.writers.get(&writer).and_then(WriterState::found);
-        found >= Some(number) && self.content.holds_before(writer, number, u64::MAX)
-    }
-
-    /// An append was acknowledged that ends at `length`.
-    pub(crate) fn acknowledged(&mut self, block: Block, length: u64, ends: u32) -> Verdict {
-        let own = (length, block);
-        let next = self.blocks.range(block.start + 1..).next().map(|(end, other)| (*end, *other));
-        if let Some((end, other)) = next {
-            let kind = if block.is_conditional || other.is_conditional { "S11" } else { "S1" };
-            let is_apart = other.start >= length || (end, other) == own;
-            hold!(is_apart, kind, "{other:?} up to {end} and {block:?} up to {length} overlap");
-        }
-        if self.content.frontier() >= length {
-            self.check_block(&block, length)?;
-        } else {
-            let found = self.writers.get(&block.writer).and_then(WriterState::found);
-            let is_new = found < Some(block.last);
-            hold!(is_new, "S1", "{block:?} was read before {length}, where it is said to end");
-            self.blocks.insert(length, block);
-        }
-        self.is_told(length, ends)
-    }
-
-    /// A block lies where it was acknowledged.
-    fn check_block(&self, block: &Block, end: u64) -> Verdict {
-        let boundary = |at: u64, offset: u64| {
-            let placed = self.content.at(at)?;
-            let distance = offset - placed.offset;
-            let bytes = u64::from(placed.run.bytes);
-            let number = placed.run.first + (distance / bytes) as i64;
-            Some((placed.run.writer, number, distance.is_multiple_of(bytes)))
-        };
-        // What is not known before the frontier was truncated.
-        let starts = boundary(block.start, block.start)
-            .is_none_or(|found| found == (block.writer, block.first, true));
-        let ends = boundary(end - 1, end)
-            .is_none_or(|found| found == (block.writer, block.last + 1, true));
-        let kind = if block.is_conditional { "S11" } else { "S1" };
-        hold!(
-            starts && ends,
-            kind,
-            "{block:?} was acknowledged up to {end} and does not lie there"
-        );
-        Ok(())
-    }
-
     /// The length is at least this: that was told.
     pub(crate) fn is_told(&mut self, length: u64, ends: u32) -> Verdict {
         self.told.raise(length, ends);
@@ -505,18 +374,6 @@ impl SegmentState {
         self.check_blocks()
     }
 
-    /// Acknowledged blocks lie where they were acknowledged, as far as that is known by now.
-    fn check_blocks(&mut self) -> Verdict {
-        while let Some(entry) = self.blocks.first_entry() {
-            if *entry.key() > self.content.frontier() {
-                break;
-            }
-            let (end, block) = entry.remove_entry();
-            self.check_block(&block, end)?;
-        }
-        Ok(())
-    }
-
     fn find(&mut self, placed: &Placed, everybody: &BTreeSet<Writer>) -> Verdict {
         let (writer, at, first) = (placed.run.writer, placed.offset, placed.run.first);
         if let Some((open, next)) = self.unit {
@@ -556,29 +413,6 @@ impl SegmentState {
         hold!(loose == 0, "S2", "it ends {loose} bytes into an event");
         hold!(self.unit.is_none(), "S15", "it ends inside transaction {:?}", self.unit);
         self.writers.values().try_for_each(|writer| writer.read_back(self.content.jumps()))
-    }
-
-    /// The process that was asked ended: what was asked of it is done or will never be.
-    pub(crate) fn doom(&mut self) {
-        self.doomed = (self.creations, self.deletions);
-        self.attributes.values_mut().for_each(Search::doom);
-        self.length.iter_mut().for_each(Search::doom);
-        self.table.doom();
-    }
-
-    /// See [`Search::settle`].
-    pub(crate) fn settle(&mut self) {
-        let (creations, deletions) = std::mem::take(&mut self.doomed);
-        let (creations, deletions) = (creations.min(self.creations), deletions.min(self.deletions));
-        self.creations -= creations;
-        self.deletions -= deletions;
-        self.may_be_gone |= deletions > 0;
-        if creations + deletions > 0 {
-            self.existence = Existence::Unsure;
-        }
-        self.attributes.values_mut().for_each(Search::settle);
-        self.length.iter_mut().for_each(Search::settle);
-        self.table.settle();
     }
 
     /// Times that a search gave up.

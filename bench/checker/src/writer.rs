@@ -342,7 +342,8 @@ impl WriterState {
                 hold!(
                     holds,
                     "S15",
-                    "{first} to {last} of transaction {writer:?} lie at {at}: {next} is the next of {announced:?}, aborted: {}",
+                    "{first} to {last} of transaction {writer:?} lie at {at}: {next} is the next \
+                     of {announced:?}, aborted: {}",
                     self.is_aborted
                 );
             }

@@ -212,8 +212,8 @@ fn canary_without_payload_checksum_is_caught() {
 }
 
 /// What power took back by undoing a file's name does not come again when the same file gets the
-/// same name: a journal whose newest file is a spare again is recovered, works on for a while and is
-/// killed at any poll; the next recovery finds what the first one found.
+/// same name: a journal whose newest file is a spare again is recovered, works on for a while and
+/// is killed at any poll; the next recovery finds what the first one found.
 #[test]
 fn records_of_a_file_that_lost_its_name_stay_cut() {
     let mut world = World::open(11, tiny());

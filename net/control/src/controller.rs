@@ -29,8 +29,8 @@ const STREAMS_CACHED_MAX: usize = 100_000;
 /// Requests to stores under way at once for one change.
 const REQUESTS_AT_ONCE: usize = 64;
 
-/// Milliseconds since 1970, by the wall clock as it stood when this was first asked and the time that
-/// passed since: a wall clock that is set ages nothing.
+/// Milliseconds since 1970, by the wall clock as it stood when this was first asked and the time
+/// that passed since: a wall clock that is set ages nothing.
 pub(crate) fn now_ms() -> i64 {
     static BEGIN: OnceLock<(SystemTime, std::time::Instant)> = OnceLock::new();
     let (wall, instant) = BEGIN.get_or_init(|| (SystemTime::now(), std::time::Instant::now()));

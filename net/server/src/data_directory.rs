@@ -122,7 +122,11 @@ impl Marker {
         let is_sound = sum.as_deref() == Some(checksum(body).as_str()) && text == sealed(body);
         let version = value("format-version")?;
         if sum.is_some() && !is_sound {
-            return Err(damaged(&marker, "its checksum does not fit".to_owned()));
+            let detail = format!(
+                "its checksum does not fit; it says format version {version}, this program reads \
+                 and writes version {FORMAT_VERSION}"
+            );
+            return Err(damaged(&marker, detail));
         }
         if version != FORMAT_VERSION.to_string() {
             return Err(Error::Version { path: path.to_owned(), found: version });

@@ -333,8 +333,8 @@ fn a_shard_whose_journal_fails_is_named_and_heals() {
     assert!(matches!(writer.receive(), Ok(Command::DataAppended(_))), "it is stored now");
 }
 
-/// Shows that a bit that flips at rest in what was acknowledged is found at the next start, and that
-/// health names shard, container and place.
+/// Shows that a bit that flips at rest in what was acknowledged is found at the next start, and
+/// that health names shard, container and place.
 #[test]
 fn health_names_a_container_with_damaged_data() {
     let home = tempfile::tempdir().expect("a temporary directory");

@@ -2,11 +2,12 @@
 //!
 //! Fault model: what is sent arrives in order, delayed, cut into pieces at any byte. A connection
 //! may
+//!
 //! * be reset at any byte, whereupon each side keeps what it had; one side may learn of it long
-//! after the other, so that a client comes again while its old connection lives;
+//!   after the other, so that a client comes again while its old connection lives;
 //! * be closed in one direction, whereupon the other goes on;
 //! * be clogged in one direction or both for a while; others go on, so that what was sent first may
-//! arrive last. A black hole is a clog that ends in a reset;
+//!   arrive last;
 //! * break together with all others, several times in a row.
 //!
 //! When the process ends, a client gets any prefix of what was on its way to it. Bytes are never

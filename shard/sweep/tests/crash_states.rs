@@ -97,7 +97,8 @@ fn every_crash_state_of_the_real_device_recovers_what_was_acknowledged() {
         }
     }
     println!(
-        "crash states: {moments} moments, {drawn} states drawn, {} different ones recovered: {totals:?}",
+        "crash states: {moments} moments, {drawn} states drawn, {} different ones recovered: \
+         {totals:?}",
         totals.recovered
     );
     assert!(totals.recovered >= budget * 9 / 10, "{totals:?}");

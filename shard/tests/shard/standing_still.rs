@@ -144,9 +144,9 @@ fn what_is_owed_and_has_no_place_in_the_journal_is_closed() {
     assert_eq!((world.replies(writer), world.replies(other)), (vec![], vec![]));
 }
 
-/// While an append waits for room, a client that sends keep-alives hears some, wherever its own are:
-/// handled before, waiting behind the append, or in the socket. A client that never sent one hears
-/// nothing.
+/// While an append waits for room, a client that sends keep-alives hears some, wherever its own
+/// are: handled before, waiting behind the append, or in the socket. A client that never sent one
+/// hears nothing.
 #[test]
 fn keep_alive_is_answered_behind_a_stalled_append() {
     let mut world = World::new();
