@@ -2,7 +2,7 @@
 //! planted and the questions vanish from the code.
 //!
 //! Each names a rule of the product that somebody might break. A bug is planted per thread, by
-//! [`plant`]; the places that obey the rule ask [`has`].
+//! `plant`; the places that obey the rule ask [`has`].
 
 /// A rule to break.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

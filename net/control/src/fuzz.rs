@@ -76,7 +76,7 @@ fn config(given: StreamConfig) {
     }
 }
 
-/// Seeds for [`message`].
+/// Seeds for [`message()`].
 pub fn message_seeds() -> Vec<Vec<u8>> {
     let info = StreamInfo { scope: "scope".into(), stream: "stream".into(), access_operation: 0 };
     let stream_config = StreamConfig {
@@ -145,7 +145,7 @@ pub fn message(input: &[u8]) {
     }
 }
 
-/// Seeds for [`record`].
+/// Seeds for [`record()`].
 pub fn record_seeds() -> Vec<Vec<u8>> {
     let stream = sample();
     let cut = [(0, 5), (1, 7)].into();

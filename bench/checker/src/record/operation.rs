@@ -33,14 +33,14 @@ pub enum Operation {
         /// The start offset wanted.
         offset: u64,
     },
-    /// Set up a writer: [`Outcome::SetUp`].
+    /// Set up a writer: `Outcome::SetUp`.
     SetUp {
         /// Where.
         segment: Segment,
         /// Who.
         writer: Writer,
     },
-    /// Append a block of events with consecutive numbers: [`Outcome::Appended`]. All of the block
+    /// Append a block of events with consecutive numbers: `Outcome::Appended`. All of the block
     /// is stored or nothing. Of a transaction: by the name of the segment in which it is written
     /// aside, or not recorded at all; what counts are the parts of its commit.
     Append {
@@ -55,8 +55,8 @@ pub enum Operation {
         /// Bytes of all of them with their framing.
         bytes: u64,
     },
-    /// Append one event if the segment is of this length: [`Outcome::Appended`] or
-    /// [`Refusal::ConditionFailed`].
+    /// Append one event if the segment is of this length: `Outcome::Appended` or
+    /// `Refusal::ConditionFailed`.
     ConditionalAppend {
         /// Where.
         segment: Segment,
@@ -69,7 +69,7 @@ pub enum Operation {
         /// Bytes of the event with its framing.
         bytes: u64,
     },
-    /// Read: [`Outcome::Read`], [`Refusal::Truncated`] or [`Refusal::Sealed`] at the end.
+    /// Read: `Outcome::Read`, `Refusal::Truncated` or `Refusal::Sealed` at the end.
     Read {
         /// Where.
         segment: Segment,
@@ -83,19 +83,19 @@ pub enum Operation {
         /// From where.
         offset: u64,
     },
-    /// Ask for properties: [`Outcome::Info`].
+    /// Ask for properties: `Outcome::Info`.
     Info {
         /// Of which.
         segment: Segment,
     },
-    /// Read an attribute: [`Outcome::Attribute`].
+    /// Read an attribute: `Outcome::Attribute`.
     AttributeRead {
         /// Of which segment.
         segment: Segment,
         /// Which.
         attribute: Attribute,
     },
-    /// Change an attribute: [`Outcome::Done`] or [`Refusal::ConditionFailed`].
+    /// Change an attribute: `Outcome::Done` or `Refusal::ConditionFailed`.
     AttributeUpdate {
         /// Of which segment.
         segment: Segment,
@@ -106,28 +106,28 @@ pub enum Operation {
         /// The new value; `None` removes it.
         value: Option<i64>,
     },
-    /// Put entries into a table, all or none: [`Outcome::Versions`], [`Refusal::ConditionFailed`].
+    /// Put entries into a table, all or none: `Outcome::Versions`, `Refusal::ConditionFailed`.
     TableUpdate {
         /// Which table.
         segment: Segment,
         /// What.
         entries: Vec<Put>,
     },
-    /// Remove keys, all or none: [`Outcome::Done`], [`Refusal::ConditionFailed`].
+    /// Remove keys, all or none: `Outcome::Done`, `Refusal::ConditionFailed`.
     TableRemove {
         /// Which table.
         segment: Segment,
         /// What.
         keys: Vec<Removal>,
     },
-    /// Read keys at one moment: [`Outcome::Entries`], those that are there.
+    /// Read keys at one moment: `Outcome::Entries`, those that are there.
     TableRead {
         /// Which table.
         segment: Segment,
         /// Which keys.
         keys: Vec<Key>,
     },
-    /// Walk over all keys that begin so, in as many requests as it takes: [`Outcome::Entries`].
+    /// Walk over all keys that begin so, in as many requests as it takes: `Outcome::Entries`.
     TableIterate {
         /// Which table.
         segment: Segment,
@@ -135,13 +135,13 @@ pub enum Operation {
         #[serde(default)]
         prefix: String,
     },
-    /// Begin a transaction. Its events are introduced by [`Happened::Writer`] with
-    /// [`Discipline::Atomic`] for each segment that it may touch.
+    /// Begin a transaction. Its events are introduced by `Happened::Writer` with
+    /// `Discipline::Atomic` for each segment that it may touch.
     Begin {
         /// Which.
         transaction: Writer,
     },
-    /// Commit it: [`Outcome::Done`], or [`Outcome::Merged`] when it is one segment's merge. Several
+    /// Commit it: `Outcome::Done`, or `Outcome::Merged` when it is one segment's merge. Several
     /// may be committed by one request.
     Commit {
         /// The transactions with their parts.
