@@ -30,7 +30,8 @@ use thalweg_core::time::Instant;
 use crate::config::Exclusion;
 use crate::files::{Files, Named, fault_of, opened, owner_name, parse_name};
 use crate::journal::Journal;
-use crate::port::{Port, Purpose, wrong_outcome};
+use crate::port::{Port, Purpose};
+use crate::recovery::survey;
 
 /// Claims tried when others claim at the same time.
 const CLAIM_ATTEMPTS: u32 = 5;
@@ -176,11 +177,7 @@ impl<D: Device> Journal<D> {
 
     /// The newest claim in the directory.
     fn find_owner(&mut self) -> Result<Option<u64>, Fault> {
-        let names = match self.port.run(|device, token| device.list(token)) {
-            Ok(DeviceOutcome::Listed(names)) => names,
-            Ok(_) => return Err(fault_of("list", "journal directory", &wrong_outcome())),
-            Err(error) => return Err(fault_of("list", "journal directory", &error)),
-        };
+        let names = survey::list(&mut self.port)?;
         let owners = names.iter().filter_map(|(name, _)| match parse_name(name) {
             Some(Named::Owner(number)) => Some(number),
             _ => None,

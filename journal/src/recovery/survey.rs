@@ -56,6 +56,15 @@ impl Surveyed {
     }
 }
 
+/// Names and sizes of all files of the directory.
+pub(crate) fn list<D: Device>(port: &mut Port<D>) -> Result<Vec<(String, u64)>, Fault> {
+    match port.run(|device, token| device.list(token)) {
+        Ok(DeviceOutcome::Listed(names)) => Ok(names),
+        Ok(_) => Err(fault_of("list", "journal directory", &wrong_outcome())),
+        Err(error) => Err(fault_of("list", "journal directory", &error)),
+    }
+}
+
 /// Lists the directory, opens every journal file and reads its head. Opened files are pushed as
 /// they are opened, so that the caller can close them after a fault.
 pub(crate) fn survey<D: Device>(
@@ -63,12 +72,7 @@ pub(crate) fn survey<D: Device>(
     owner: Owner,
     survey: &mut Survey,
 ) -> Result<(), Fault> {
-    let listed = port.run(|device, token| device.list(token));
-    let names = match listed {
-        Ok(DeviceOutcome::Listed(names)) => names,
-        Ok(_) => return Err(fault_of("list", "journal directory", &wrong_outcome())),
-        Err(error) => return Err(fault_of("list", "journal directory", &error)),
-    };
+    let names = list(port)?;
     let mut ids = Vec::new();
     for (name, bytes) in names {
         match parse_name(&name) {
