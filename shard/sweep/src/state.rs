@@ -8,6 +8,7 @@
 //! or, as no file system we know does, in any selection. A file's size is safe with its data.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bytes::Bytes;
 use thalweg_journal::memory::Random;
@@ -379,24 +380,44 @@ impl Inode {
         }
     }
 
-    /// These writes are safe; whatever they cover that came before is no state any more.
+    /// These writes are safe. What returned before they were begun is no state any more where they
+    /// overwrote it, failed or not: the newer bytes are behind it in every cache.
     fn make_safe(&mut self, calls: &[u64]) {
         for call in calls {
-            let Some(index) = self.pending.iter().position(|write| write.call == *call) else {
-                continue;
-            };
-            let write = self.pending.remove(index);
-            let end = write.offset + write.bytes.len();
-            self.grow_safe(end);
-            self.safe[write.offset..end].copy_from_slice(&write.bytes);
-            let is_covered = |other: &Write| {
-                other.call < write.call
-                    && other.has_returned
-                    && other.offset >= write.offset
-                    && other.offset + other.bytes.len() <= end
-            };
-            self.pending.retain(|other| !is_covered(other));
+            let (safe, others) = std::mem::take(&mut self.pending)
+                .into_iter()
+                .partition::<Vec<Write>, _>(|write| write.call == *call);
+            self.pending = others;
+            for write in safe {
+                let range = write.offset..write.offset + write.bytes.len();
+                self.grow_safe(range.end);
+                self.safe[range.clone()].copy_from_slice(&write.bytes);
+                let earlier = |other: &Write| other.call < write.call && other.has_returned;
+                self.pending = std::mem::take(&mut self.pending)
+                    .into_iter()
+                    .flat_map(
+                        |other| {
+                            if earlier(&other) { other.without(&range) } else { vec![other] }
+                        },
+                    )
+                    .collect();
+            }
         }
+    }
+}
+
+impl Write {
+    /// The parts outside a range.
+    fn without(self, range: &Range<usize>) -> Vec<Self> {
+        let end = self.offset + self.bytes.len();
+        let mut parts = Vec::new();
+        for part in [self.offset..end.min(range.start), self.offset.max(range.end)..end] {
+            if part.start < part.end {
+                let bytes = self.bytes.slice(part.start - self.offset..part.end - self.offset);
+                parts.push(Self { offset: part.start, bytes, ..self.clone() });
+            }
+        }
+        parts
     }
 }
 
@@ -426,3 +447,6 @@ pub fn fingerprint(image: &Image) -> u64 {
     }
     u64::from(high) << 32 | u64::from(low)
 }
+
+#[cfg(test)]
+mod tests;
