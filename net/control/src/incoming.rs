@@ -13,13 +13,22 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
+use crate::counts::ControlCounts;
+
 /// How long accepting pauses when it fails.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A connection with its place among those that may be open.
 pub(crate) struct Bounded {
     stream: TcpStream,
+    counts: Arc<ControlCounts>,
     _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Bounded {
+    fn drop(&mut self) {
+        self.counts.closed();
+    }
 }
 
 /// The connections of a listener, at most `connections_max` of them at a time. Ends with the
@@ -27,23 +36,34 @@ pub(crate) struct Bounded {
 pub(crate) fn incoming(
     listener: TcpListener,
     connections_max: usize,
+    counts: Arc<ControlCounts>,
 ) -> ReceiverStream<io::Result<Bounded>> {
     let places = Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS)));
     let (accepted, stream) = mpsc::channel(1);
     tokio::spawn(async move {
         loop {
-            let place = places.clone().acquire_owned().await.expect("it is never closed");
+            let free = places.clone().try_acquire_owned();
+            let place = match free {
+                Ok(place) => place,
+                Err(_) => {
+                    counts.met_full();
+                    places.clone().acquire_owned().await.expect("it is never closed")
+                }
+            };
             let taken = tokio::select! {
                 taken = listener.accept() => taken,
                 () = accepted.closed() => return,
             };
             let Ok((stream, _)) = taken else {
+                counts.paused();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
             // A peer that is gone already makes this fail; the first transfer will tell.
             let _ = stream.set_nodelay(true);
-            if accepted.send(Ok(Bounded { stream, _place: place })).await.is_err() {
+            counts.opened();
+            let bounded = Bounded { stream, counts: counts.clone(), _place: place };
+            if accepted.send(Ok(bounded)).await.is_err() {
                 return;
             }
         }

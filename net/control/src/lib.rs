@@ -12,7 +12,7 @@
 //! | stores | `segments` (the door to them), `tables`, `reserve` |
 //! | memory | `controller` (cache and locks), `live`, `lease` |
 //! | work | `workflow` (changes, recovery), `commit` (transactions), `listing` |
-//! | calls | `service`, `answer`, `serve` |
+//! | calls | `service`, `answer`, `serve`, `incoming`, `counts` |
 //!
 //! It keeps true: a change that was answered is durable; one that was begun is finished, also
 //! across crashes; a segment's name is never used for two segments; transactions of a stream are
@@ -21,6 +21,7 @@
 mod answer;
 mod commit;
 mod controller;
+mod counts;
 mod cut;
 mod epoch;
 mod error;
@@ -47,5 +48,6 @@ mod tests;
 mod transaction;
 mod workflow;
 
+pub use counts::ControlCounts;
 pub use segments::Locate;
 pub use serve::{ControlConfig, ControlLimits, ServeError, serve};

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tonic::transport::Server;
+use tower::util::MapResponseLayer;
 
 use crate::controller::Controller;
+use crate::counts::ControlCounts;
 use crate::incoming::incoming;
 use crate::proto::NodeUri;
 use crate::proto::controller_service_server::ControllerServiceServer;
@@ -61,6 +63,8 @@ pub struct ControlConfig {
     pub port: u16,
     /// Bounds of that port.
     pub limits: ControlLimits,
+    /// What was met there is counted here.
+    pub counts: Arc<ControlCounts>,
 }
 
 /// Why the control plane ended before it was told to.
@@ -107,7 +111,8 @@ pub(crate) async fn serve_on<S: SegmentStore>(
         tokio::spawn(controller.clone().watch_leases()),
         tokio::spawn(forget_now_and_then(controller.clone())),
     ];
-    let limits = config.limits;
+    let (limits, counts) = (config.limits, config.counts);
+    let answers = counts.clone();
     let endpoint = NodeUri { endpoint: config.host, port: config.port.into() };
     let service = ControllerServiceServer::new(Service::new(controller, locate, endpoint))
         .max_decoding_message_size(limits.message_bytes_max)
@@ -119,8 +124,12 @@ pub(crate) async fn serve_on<S: SegmentStore>(
         .http2_max_local_error_reset_streams(Some(limits.resets_max))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(MapResponseLayer::new(move |response| {
+            answers.answered(&response);
+            response
+        }))
         .add_service(service)
-        .serve_with_incoming_shutdown(incoming(listener, limits.connections_max), shutdown)
+        .serve_with_incoming_shutdown(incoming(listener, limits.connections_max, counts), shutdown)
         .await;
     for task in beside {
         task.abort();

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use thalweg_control::ControlCounts;
 use thalweg_shard::{CloseCause, Counters, Health, Status};
 use thalweg_uring::NetworkCounts;
 use tracing::warn;
@@ -36,12 +37,18 @@ pub(crate) struct Report {
 pub(crate) struct Board {
     places: Vec<Mutex<Option<Report>>>,
     is_control_serving: AtomicBool,
+    /// What the controller's port met.
+    pub(crate) control: Arc<ControlCounts>,
 }
 
 impl Board {
     pub(crate) fn new(shards: u16) -> Arc<Self> {
         let places = (0..shards).map(|_| Mutex::new(None)).collect();
-        Arc::new(Self { places, is_control_serving: AtomicBool::new(false) })
+        Arc::new(Self {
+            places,
+            is_control_serving: AtomicBool::new(false),
+            control: Arc::default(),
+        })
     }
 
     /// A shard tells.
@@ -133,8 +140,17 @@ pub(crate) struct LimitLog {
 impl LimitLog {
     /// Looks at a shard's counts.
     pub(crate) fn look(&mut self, shard: u16, counters: &Counters, network: &NetworkCounts) {
+        self.tell(met(counters, network), |count, reason| warn!(shard, count, "{reason}"));
+    }
+
+    /// Looks at the counts of the controller's port.
+    pub(crate) fn look_at_control(&mut self, counts: &ControlCounts) {
+        self.tell(met_by_control(counts), |count, reason| warn!(count, "controller: {reason}"));
+    }
+
+    fn tell(&mut self, met: Vec<(u64, &'static str)>, line: impl Fn(u64, &str)) {
         let now = Instant::now();
-        for (index, (count, reason)) in met(counters, network).into_iter().enumerate() {
+        for (index, (count, reason)) in met.into_iter().enumerate() {
             if self.told.len() <= index {
                 self.told.push((0, None));
             }
@@ -143,7 +159,7 @@ impl LimitLog {
             if count <= *told || is_early {
                 continue;
             }
-            warn!(shard, count = count - *told, "{reason}");
+            line(count - *told, reason);
             (*told, *at) = (count, Some(now));
         }
     }
@@ -184,6 +200,18 @@ fn met(counters: &Counters, network: &NetworkCounts) -> Vec<(u64, &'static str)>
             "requests wait: segments, writers and tables fill their memory (`--memory`)",
         ),
         (stalls.memory, "large frames wait for memory to receive them (`--memory`)"),
+    ]
+}
+
+/// The same of the controller's port.
+fn met_by_control(counts: &ControlCounts) -> Vec<(u64, &'static str)> {
+    vec![
+        (counts.full(), "connections wait: as many as limit `controller-connections` allows"),
+        (
+            counts.accept_pauses(),
+            "connections wait: the process is out of descriptors or memory (`ulimit -n`)",
+        ),
+        (counts.too_large(), "calls refused: a message larger than `controller-message-bytes`"),
     ]
 }
 

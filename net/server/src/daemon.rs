@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
-use crate::board::Board;
+use crate::board::{Board, LimitLog, PERIOD};
 use crate::config::{AdminPort, CONTAINERS_PER_SHARD, Config, DeviceKind, SHARDS_MAX};
 use crate::data_directory::{self, DataDirectory};
 use crate::limits::Limit;
@@ -528,7 +528,8 @@ fn start_control(
         resets_max: set.size(Limit::ControllerResets),
     };
     let (host, port) = (config.listen.to_string(), config.controller_port);
-    let control_config = ControlConfig { host, port, limits };
+    let counts = board.control.clone();
+    let control_config = ControlConfig { host, port, limits, counts };
     std::thread::Builder::new()
         .name("thalweg-control".to_owned())
         .spawn(move || {
@@ -562,7 +563,15 @@ async fn run_control(
         let _ = is_stopping.await;
         tokio::time::sleep(CONTROL_STOP_TIME).await;
     };
+    let telling = async {
+        let mut log = LimitLog::default();
+        loop {
+            tokio::time::sleep(PERIOD).await;
+            log.look_at_control(&board.control);
+        }
+    };
     tokio::select! {
+        () = telling => Ok(()),
         result = serving => result.map_err(|error| error.to_string()),
         () = patience => Ok(()),
     }

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use thalweg_control::ControlCounts;
 use thalweg_shard::{CloseCause, Health};
 
 use crate::board::{Board, Report};
@@ -16,6 +17,7 @@ pub(crate) fn text(board: &Board, process_connections: usize) -> String {
     page.process("connections", "Connections of the process", process_connections as u64);
     let control = u64::from(board.is_control_serving());
     page.process("control_serving", "Whether the control plane takes calls", control);
+    page.control(&board.control);
     page.gauges();
     page.counters();
     page.causes();
@@ -67,6 +69,26 @@ impl Page<'_> {
                     "thalweg_{name}{{shard=\"{shard}\",{label}=\"{word}\"}} {value}"
                 ));
             }
+        }
+    }
+
+    fn control(&mut self, counts: &ControlCounts) {
+        self.process("controller_connections", "Connections to the controller", counts.open());
+        for (name, help, value) in [
+            ("accepted", "Connections to the controller taken in", counts.accepted()),
+            ("full", "Times that a connection waited because of the bound", counts.full()),
+            ("accept_pauses", "Pauses for lack of descriptors or memory", counts.accept_pauses()),
+            ("calls", "Calls answered", counts.calls()),
+        ] {
+            let name = format!("controller_{name}_total");
+            self.head(&name, "counter", help);
+            self.line(format_args!("thalweg_{name} {value}"));
+        }
+        self.head("controller_failed_calls_total", "counter", "Calls answered with an error");
+        for (code, value) in counts.failed() {
+            self.line(format_args!(
+                "thalweg_controller_failed_calls_total{{code=\"{code}\"}} {value}"
+            ));
         }
     }
 

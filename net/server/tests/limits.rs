@@ -285,6 +285,7 @@ fn health_and_metrics_tell_how_it_is() {
         assert!(text.contains(&format!("# TYPE {name} ")), "no {name} in:\n{text}");
         assert!(text.contains(&format!("{name}{{shard=\"1\"")), "no {name} of shard 1");
     }
+    assert!(text.contains("\nthalweg_controller_calls_total 0\n"), "no calls in:\n{text}");
     assert!(!text.contains("secret"), "the name of a segment is in the metrics");
 }
 

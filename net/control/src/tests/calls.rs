@@ -9,6 +9,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::fake::Fake;
 use crate::controller::Controller;
+use crate::counts::ControlCounts;
 use crate::proto::controller_service_client::ControllerServiceClient;
 use crate::proto::controller_service_server::ControllerService;
 use crate::proto::*;
@@ -367,14 +368,16 @@ async fn missing_calls_and_names_are_final() {
     assert_eq!(ok(service.get_delegation_token(stream("any"))).await.delegation_token, "");
 }
 
-/// Shows the server over a socket, with the paths that clients use, from start to shutdown.
+/// Shows the server over a socket, with the paths that clients use, from start to shutdown; and
+/// that connections, calls and the bounds they meet are counted.
 #[tokio::test]
 async fn the_service_is_reached_over_http2() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let port = listener.local_addr().expect("is bound").port();
     let (stop, stopped) = oneshot::channel::<()>();
-    let limits = ControlLimits::default();
-    let config = ControlConfig { host: "127.0.0.1".into(), port, limits };
+    let limits = ControlLimits { message_bytes_max: 1 << 10, ..ControlLimits::default() };
+    let counts = Arc::<ControlCounts>::default();
+    let config = ControlConfig { host: "127.0.0.1".into(), port, limits, counts: counts.clone() };
     let store = Fake::new(Arc::default());
     let served = tokio::spawn(serve_on(store, config, Arc::new(Echo), listener, || (), async {
         let _ = stopped.await;
@@ -391,7 +394,14 @@ async fn the_service_is_reached_over_http2() {
     let expected = NodeUri { endpoint: "127.0.0.1".into(), port: port.into() };
     assert_eq!(servers.node_uri, [expected]);
     assert_eq!(code(client.get_current_segments(stream("none"))).await, Code::NotFound);
+    let large = "s".repeat(2 << 10);
+    assert_eq!(code(client.create_scope(scope(&large))).await, Code::OutOfRange);
+    assert_eq!((counts.accepted(), counts.open(), counts.calls()), (1, 1, 4));
+    assert_eq!(counts.failed_with(Code::NotFound), 1);
+    assert_eq!(counts.failed_with(Code::OutOfRange), 1);
+    assert_eq!(counts.failed().iter().map(|(_, count)| count).sum::<u64>(), 2);
     drop(client);
     stop.send(()).expect("still serves");
     assert!(served.await.expect("ends").is_ok());
+    assert_eq!(counts.open(), 0);
 }
