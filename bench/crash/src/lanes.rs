@@ -9,6 +9,7 @@ use crate::lane::Lane;
 mod attributes;
 mod conditional;
 mod recreate;
+mod rivals;
 mod segment_table;
 mod transactions;
 mod writers;
@@ -39,5 +40,6 @@ pub(crate) fn all_lanes(
     lanes.push(Box::new(conditional::Conditional::new(2, growth, dice.split(30))));
     lanes.push(Box::new(recreate::Recreate::new(dice.split(40))));
     lanes.push(Box::new(attributes::Attributes::new(dice.split(50))));
+    lanes.push(Box::new(rivals::Rivals::new(history, dice.split(60))));
     lanes
 }

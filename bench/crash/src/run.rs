@@ -368,9 +368,14 @@ impl Run {
             threads.into_iter().map(|(name, thread)| (name, join(thread))).collect()
         });
         let mut all = Verified::default();
-        for (name, result) in results {
-            let verified =
-                result.map_err(|trouble| RunError::Violation(format!("{name}: {trouble}")))?;
+        // Who finds the contradiction stops the history for the others: its words come first.
+        let is_cause = |it: &&(String, Result<_, Trouble>)| matches!(it.1, Err(Trouble::Wrong(_)));
+        let first = results.iter().find(is_cause).or(results.iter().find(|it| it.1.is_err()));
+        if let Some((name, Err(trouble))) = first {
+            return Err(RunError::Violation(format!("{name}: {trouble}")));
+        }
+        for (name, verified) in results.into_iter().filter_map(|(name, it)| Some((name, it.ok()?)))
+        {
             *self.totals.verified_by_lane.entry(name).or_default() += verified.items;
             all += verified;
         }

@@ -110,7 +110,8 @@ impl<'a> Witness<'a> {
         )
     }
 
-    /// One read where the judge is; the events that it completes are added to `runs`.
+    /// One read where the judge is; the events that it completes are added to `runs`, which is
+    /// empty: what is read is told as runs of its own.
     pub(crate) fn read(
         &mut self,
         name: &str,
