@@ -40,8 +40,8 @@ pub(crate) struct Before {
     pub(crate) is_sealed: bool,
     /// The writer's highest number that is certainly stored.
     pub(crate) stored: Option<i64>,
-    /// The writer's highest number that was sent.
-    pub(crate) submitted: Option<i64>,
+    /// How many appends the writer had sent.
+    pub(crate) sent: u64,
     /// The table's highest version.
     pub(crate) version_floor: Option<i64>,
 }
@@ -167,7 +167,7 @@ impl SegmentState {
             start: self.start,
             is_sealed: self.is_sealed,
             stored: writer.and_then(WriterState::stored),
-            submitted: writer.and_then(WriterState::submitted),
+            sent: writer.map_or(0, WriterState::sent),
             version_floor: self.table.version_floor(),
         }
     }

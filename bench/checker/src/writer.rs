@@ -44,6 +44,8 @@ pub(crate) struct WriterState {
     /// Highest number sent. With [`Discipline::Dense`] a set-up takes it back to what it told: what
     /// was sent before and is not stored by then never will be, unless it is sent again.
     submitted: Option<i64>,
+    /// Appends sent.
+    sent: u64,
     /// Highest number that was taken back.
     void: Option<i64>,
     /// Highest number that is certainly stored; with [`Discipline::Dense`] all below are too.
@@ -72,6 +74,7 @@ impl WriterState {
             name,
             discipline,
             submitted: None,
+            sent: 0,
             void: None,
             confirmed: None,
             limit: None,
@@ -88,6 +91,11 @@ impl WriterState {
 
     pub(crate) fn submitted(&self) -> Option<i64> {
         self.submitted
+    }
+
+    /// How many appends were sent.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
     }
 
     pub(crate) fn found(&self) -> Option<i64> {
@@ -144,6 +152,7 @@ impl WriterState {
             );
         }
         self.submitted = self.submitted.max(Some(last));
+        self.sent += 1;
         if self.discipline == Discipline::Increasing {
             let submission =
                 Submission { last, expected, since, is_stored: false, is_refused: false };
@@ -179,7 +188,7 @@ impl WriterState {
             breach!(kind, "a set-up of {writer:?} tells {last:?}, which was never sent here");
         }
         self.confirmed = self.confirmed.max(last);
-        if self.is_dense() && self.submitted == before.submitted {
+        if self.is_dense() && self.sent == before.sent {
             self.void = self.void.max(self.submitted);
             self.submitted = last;
         }

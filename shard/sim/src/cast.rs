@@ -61,6 +61,8 @@ impl Casting<'_> {
                 let tag = WriterTag(stream * 100 + writer + 1);
                 let segment = self.shared.model.segment(&name);
                 segment.add_writer(tag, Discipline::Dense { first: 1 });
+                let discipline = thalweg_checker::record::Discipline::Dense { first: 1 };
+                self.shared.history.introduce(&name, tag, discipline);
                 let has_twin = cast.twins && writer == 0;
                 let habits = WriterHabits {
                     window: self.rng.between(1, 6) as usize,
@@ -98,6 +100,8 @@ impl Casting<'_> {
             for writer in 0..self.rng.between(1, 3) {
                 let tag = WriterTag(10_000 + index * 100 + writer);
                 self.shared.model.segment(&name).add_writer(tag, Discipline::Conditional);
+                let discipline = thalweg_checker::record::Discipline::Increasing;
+                self.shared.history.introduce(&name, tag, discipline);
                 self.add(Sequential::new(Conditional::new(&name, tag), think));
             }
             self.add(Sequential::new(Reader::new(&name), think));

@@ -9,7 +9,7 @@ use thalweg_journal::Journal;
 use thalweg_shard::Shard;
 
 use crate::client::Shared;
-use crate::clock::MICROSECOND;
+use crate::clock::{MICROSECOND, SECOND};
 use crate::disk::{DiskControl, ProcessNumber};
 use crate::environment::SimulatedEnv;
 use crate::life::Life;
@@ -17,6 +17,11 @@ use crate::link::{LinkHandle, Seat};
 use crate::post::{Post, PostHandle, SharedPost};
 use crate::rng::Rng;
 use crate::trace::trace;
+
+/// Longest time from being asked to stop to the end: L9.
+const STOPPING_MAX: u64 = 10 * SECOND;
+/// What is left of it when a shard has lost its own patience; also after it stood still.
+const STOPPING_REST: u64 = 2 * SECOND;
 
 /// One shard and when it acts.
 pub(crate) struct Thread {
@@ -43,6 +48,8 @@ pub(crate) struct Process {
     pub(crate) dies_at: Option<u64>,
     /// When it was asked to stop.
     pub(crate) stopping_since: Option<u64>,
+    /// Until when a thread stood still, at the latest.
+    still_until: u64,
     /// When it was started.
     pub(crate) started_at: u64,
     /// All shards have served at the same time.
@@ -82,6 +89,7 @@ impl Process {
             post: Rc::new(RefCell::new(post)),
             dies_at: None,
             stopping_since: None,
+            still_until: 0,
             started_at: shared.clock.nanos(),
             has_served: false,
             is_former: false,
@@ -243,11 +251,19 @@ impl Process {
     /// Lets a thread stand still.
     pub(crate) fn freeze(&mut self, index: usize, until: u64) {
         self.threads[index].frozen_until = until;
+        self.still_until = self.still_until.max(until);
     }
 
     /// Nothing stands still any more.
-    pub(crate) fn thaw(&mut self) {
+    pub(crate) fn thaw(&mut self, now: u64) {
         self.threads.iter_mut().for_each(|thread| thread.frozen_until = 0);
+        self.still_until = self.still_until.min(now);
+    }
+
+    /// Whether it should have stopped by now: a thread that stands still cannot.
+    pub(crate) fn is_late_to_stop(&self, now: u64) -> bool {
+        let may_take = |since: u64| (since + STOPPING_MAX).max(self.still_until + STOPPING_REST);
+        self.stopping_since.is_some_and(|since| now > may_take(since))
     }
 
     /// Asks every shard to stop in order.

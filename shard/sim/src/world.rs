@@ -7,10 +7,12 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use thalweg_checker::record::ProcessEvent;
 use thalweg_core::frame::ContainerMask;
 
 use crate::atlas::{self, Scope};
 use crate::cast::{Troupe, assemble};
+use crate::client::history::History;
 use crate::client::recycler::NAME as RECYCLER;
 use crate::client::sequential::Sequential;
 use crate::client::verifier::Verifier;
@@ -34,8 +36,6 @@ const FAULTS_MAX: u64 = 30 * SECOND;
 const HEALING_MAX: u64 = 60 * SECOND;
 /// Longest time from a start to serving when nothing fails: L2.
 const STARTING_MAX: u64 = 3 * SECOND;
-/// Longest time from being asked to stop to the end: L9.
-const STOPPING_MAX: u64 = 10 * SECOND;
 /// Most turns for the same.
 const HEALING_TURNS_MAX: u64 = 400_000;
 /// Turns in a tenth of a millisecond that only a shard without anything to do can take.
@@ -103,7 +103,8 @@ impl World {
             clock,
             trace: trace.clone(),
             links: Rc::new(RefCell::new(links)),
-            model: Model::new(trace, options.event_sizes),
+            model: Model::new(trace.clone(), options.event_sizes),
+            history: History::new(trace, options.event_sizes),
             router: Router::new(options.placement(), options.forwarding),
             budget: options.operations,
             options,
@@ -292,7 +293,7 @@ impl World {
             self.end_one(which);
             return false;
         }
-        if process.stopping_since.is_some_and(|since| now > since + STOPPING_MAX) {
+        if process.is_late_to_stop(now) {
             self.shared.trace.violation("L9", format_args!("a stop takes longer than it may"));
         }
         true
@@ -455,6 +456,7 @@ impl World {
     fn end_current(&mut self) {
         if let Some(which) = self.current() {
             trace!(self.shared.trace, "the process ends");
+            self.shared.history.process(ProcessEvent::Killed);
             self.processes.remove(which).end(&self.shared);
         }
         self.shared.trace.count("process ends");
@@ -466,6 +468,7 @@ impl World {
         let process = self.processes.remove(which);
         trace!(self.shared.trace, "a process ends, former: {}", process.is_former);
         let is_former = process.is_former;
+        self.shared.history.process(ProcessEvent::Killed);
         process.end(&self.shared);
         if !is_former {
             self.shared.trace.count("process ends");
@@ -487,6 +490,7 @@ impl World {
             Survival::Chance,
         ]);
         trace!(self.shared.trace, "the power is cut: {survival:?}");
+        self.shared.history.process(ProcessEvent::PowerCut);
         for process in self.processes.drain(..) {
             process.end(&self.shared);
         }
@@ -533,13 +537,14 @@ impl World {
 
     /// No more faults; what is down starts, what is full has room, what stood still goes on.
     fn heal(&mut self) {
+        let now = self.now();
         self.shared.phase = Phase::Heal;
         self.faults.end();
         self.next_blow = None;
         self.storm = None;
         self.shared.links.borrow_mut().heal();
         for process in &mut self.processes {
-            process.thaw();
+            process.thaw(now);
             for index in 0..process.threads() {
                 process.set_fuse(index, 0);
             }

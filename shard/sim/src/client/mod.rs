@@ -6,6 +6,7 @@
 pub(crate) mod conditional;
 pub(crate) mod counter;
 pub(crate) mod founder;
+pub(crate) mod history;
 pub(crate) mod keeper;
 pub(crate) mod reader;
 pub(crate) mod recycler;
@@ -19,6 +20,7 @@ use bytes::{Bytes, BytesMut};
 use thalweg_core::id::ConnectionId;
 use thalweg_wire::{Command, Decoder, FRAME_BYTES_MAX, Hello, Message, Text};
 
+use self::history::History;
 use crate::clock::{Clock, MICROSECOND};
 use crate::link::{ClientEvent, SharedLinks};
 use crate::model::Model;
@@ -74,6 +76,8 @@ pub(crate) struct Shared {
     pub(crate) links: SharedLinks,
     /// The oracle.
     pub(crate) model: Model,
+    /// What was asked and told, judged.
+    pub(crate) history: History,
     /// The world's options.
     pub(crate) options: Options,
     /// Where segments live.
@@ -169,6 +173,7 @@ impl Client {
             ClientEvent::Closed(connection) => {
                 if self.wire.connection == Some(connection) {
                     self.wire.connection = None;
+                    shared.history.closed(self.id);
                     trace!(shared.trace, "client {} {}: disconnected", self.id, self.name());
                     self.input(shared, Input::Closed);
                 }
@@ -185,7 +190,10 @@ impl Client {
                     check!(shared.trace, "protocol", hello == Hello::OURS, "{hello:?}");
                 }
                 Ok(Some(Command::KeepAlive(_))) => shared.trace.count("keep-alives echoed"),
-                Ok(Some(command)) => self.input(shared, Input::Command(command)),
+                Ok(Some(command)) => {
+                    shared.history.received(self.id, &command);
+                    self.input(shared, Input::Command(command));
+                }
                 Ok(None) => return,
                 Err(error) => {
                     shared.trace.violation("protocol", format_args!("reply: {error}"));
@@ -267,6 +275,7 @@ impl Context<'_> {
         let connection = self.shared.links.borrow_mut().connect(self.client, shard);
         self.wire.connection = Some(connection);
         self.wire.last_connection = Some(connection);
+        self.shared.history.connected(self.client);
         self.wire.shard = shard;
         self.wire.decoder = Decoder::new(FRAME_BYTES_MAX);
         self.wire.received.clear();
@@ -281,6 +290,7 @@ impl Context<'_> {
     pub(crate) fn close(&mut self) {
         self.flush();
         if let Some(connection) = self.wire.connection.take() {
+            self.shared.history.closed(self.client);
             self.shared.links.borrow_mut().client_close(connection);
         }
     }
@@ -294,6 +304,7 @@ impl Context<'_> {
             command.name(),
             command.request_id().unwrap_or(0)
         );
+        self.shared.history.sent(self.client, command);
         command.encode(&mut self.wire.out);
     }
 

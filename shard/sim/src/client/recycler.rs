@@ -86,6 +86,8 @@ impl Recycler {
         context.shared.model.forget_segment(&self.name);
         let segment = context.shared.model.segment(&self.name);
         segment.add_writer(self.tag, Discipline::Dense { first: self.first });
+        let discipline = thalweg_checker::record::Discipline::Dense { first: self.first };
+        context.shared.history.introduce(&self.name, self.tag, discipline);
         self.goal = self.first + context.rng.between(0, 12) as i64;
         self.stage = Stage::SetUp;
         context.trace().count("segment lives");

@@ -78,6 +78,8 @@ impl Transaction {
         let source =
             Source { name, is_transient, tag, count, next: 0, bytes: 0, is_blurred: false };
         context.model().segment(&self.target).add_writer(tag, Discipline::Atomic { count });
+        let discipline = thalweg_checker::record::Discipline::Atomic;
+        context.shared.history.introduce(&self.target, tag, discipline);
         self.source = Some(source);
         self.stage = Stage::Create;
         self.is_set_up = false;

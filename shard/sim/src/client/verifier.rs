@@ -199,6 +199,7 @@ impl Script for Verifier {
                 if offset >= length {
                     trace!(context.trace(), "{name} is read back, {length} bytes");
                     context.model().segment(&name).finished(length);
+                    context.shared.history.read_back(&name, length);
                     self.tasks.pop();
                     self.read = None;
                     return Step::Wait(1);
