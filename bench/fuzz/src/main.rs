@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use thalweg_fuzz::mutate::Mutator;
@@ -64,21 +65,37 @@ fn seeds(directory: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// The run under way: the release build aborts where it panics, so the hook must know.
+static RUN: Mutex<(u64, Vec<u8>)> = Mutex::new((0, Vec::new()));
+
+/// Keeps the input of a run that panics.
+fn keep_what_fails(target: Target, seed: u64) {
+    let before = std::panic::take_hook();
+    let kept = std::env::temp_dir().join(format!("thalweg-fuzz-{}", target.name));
+    std::panic::set_hook(Box::new(move |panic| {
+        before(panic);
+        let Ok(run) = RUN.try_lock() else { return };
+        let (number, place) = (run.0, kept.display());
+        match std::fs::write(&kept, &run.1) {
+            Ok(()) => eprintln!("run {number} of seed {seed} failed; its input is in {place}"),
+            Err(error) => eprintln!("run {number} of seed {seed} failed; write {place}: {error}"),
+        }
+    }));
+}
+
 fn mutations(target: Target, runs: u64, seed: u64) -> Result<(), String> {
+    keep_what_fails(target, seed);
     let mut mutator = Mutator::new(seed, (target.seeds)());
     let begin = Instant::now();
     let mut told = begin;
-    let crash = std::env::temp_dir().join(format!("thalweg-fuzz-{}", target.name));
     for run in 0..runs {
         let input = mutator.input();
-        let before = Instant::now();
-        let body = std::panic::AssertUnwindSafe(|| (target.body)(&input));
-        if let Err(panic) = std::panic::catch_unwind(body) {
-            std::fs::write(&crash, &input)
-                .map_err(|error| format!("write {}: {error}", crash.display()))?;
-            eprintln!("run {run} of seed {seed} failed; its input is in {}", crash.display());
-            std::panic::resume_unwind(panic);
+        if let Ok(mut current) = RUN.lock() {
+            current.0 = run;
+            current.1.clone_from(&input);
         }
+        let before = Instant::now();
+        (target.body)(&input);
         let took = before.elapsed();
         if took > Duration::from_secs(10) {
             return Err(format!("run {run} of seed {seed} took {took:?}"));

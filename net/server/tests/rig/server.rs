@@ -102,6 +102,8 @@ pub(crate) struct Server {
     started: Instant,
     output: Receiver<String>,
     log: Arc<Mutex<String>>,
+    /// Until it was waited for behind the end of the process: then the log is whole.
+    log_reader: Option<thread::JoinHandle<()>>,
 }
 
 impl Server {
@@ -134,14 +136,15 @@ impl Server {
         });
         let log = Arc::new(Mutex::new(String::new()));
         let kept = log.clone();
-        thread::spawn(move || {
+        let log_reader = thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 let mut kept = kept.lock().expect("nobody panics with it");
                 kept.push_str(&line);
                 kept.push('\n');
             }
         });
-        Self { child, settings: settings.clone(), started, output, log }
+        let log_reader = Some(log_reader);
+        Self { child, settings: settings.clone(), started, output, log, log_reader }
     }
 
     /// Waits for the line that begins with `ready`; gives the time since the start.
@@ -155,7 +158,7 @@ impl Server {
                     panic!("not ready in {START_MAX:?}; its log:\n{}", self.log());
                 }
                 Err(RecvTimeoutError::Disconnected) => {
-                    let status = self.child.wait().expect("it is our child");
+                    let status = self.wait();
                     panic!("ended before it was ready: {status}; its log:\n{}", self.log());
                 }
             }
@@ -184,9 +187,19 @@ impl Server {
         self.child.id()
     }
 
-    /// Whether it has ended by itself.
+    /// Whether it has ended by itself; the log is whole then.
     pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("it is our child")
+        let has_ended = self.child.try_wait().expect("it is our child").is_some();
+        has_ended.then(|| self.wait())
+    }
+
+    /// Waits for the end of the process and of its log.
+    fn wait(&mut self) -> ExitStatus {
+        let status = self.child.wait().expect("it is our child");
+        if let Some(reader) = self.log_reader.take() {
+            reader.join().expect("keeping lines does not panic");
+        }
+        status
     }
 
     /// SIGKILL, and waits until the process is gone.
@@ -195,16 +208,17 @@ impl Server {
             panic!("ended by itself: {status}; its log:\n{}", self.log());
         }
         self.child.kill().expect("it is our child");
-        self.child.wait().expect("it is our child");
+        self.wait();
     }
 
     /// SIGTERM, and waits for the end.
     pub(crate) fn terminate(&mut self, limit: Duration) -> (ExitStatus, Duration) {
         let begin = Instant::now();
         signal("TERM", self.child.id());
-        let status = wait_for_exit(&mut self.child, limit)
-            .unwrap_or_else(|| panic!("alive {limit:?} after SIGTERM; its log:\n{}", self.log()));
-        (status, begin.elapsed())
+        if wait_for_exit(&mut self.child, limit).is_none() {
+            panic!("alive {limit:?} after SIGTERM; its log:\n{}", self.log());
+        }
+        (self.wait(), begin.elapsed())
     }
 
     /// Resident memory now, bytes.
