@@ -175,6 +175,7 @@ fn head(
         return Ok(Head::Live(start, epoch));
     }
     let record = second.and_then(|bytes| RecordHeader::decode(bytes).ok());
+    let has_record = record.is_some();
     // A record that is older than the header was there before the file got this name again.
     let oldest = header.map_or(ContainerEpoch(0), |header| header.epoch);
     let is_first = |record: &RecordHeader| record.lies_at(owner, id, 1) && record.epoch >= oldest;
@@ -199,15 +200,16 @@ fn head(
     }
     Ok(match header {
         Some(header) => Head::Prepared(header.epoch),
-        None => Head::Unknown { is_blank: is_blank(id, first) },
+        None => Head::Unknown { is_blank: is_blank(id, first, has_record) },
     })
 }
 
-/// Whether a first block is what a file has before its header is written: zeros, or the header of
-/// the file it was recycled from, whose id is lower.
-fn is_blank(id: FileId, first: Option<&[u8]>) -> bool {
+/// Whether a file is as it is before its header is written: zeros, or under the header of the file
+/// it was recycled from, whose id is lower. Zeros before a record are no such state: a file never
+/// has records before it has had a header.
+fn is_blank(id: FileId, first: Option<&[u8]>, has_record: bool) -> bool {
     first.is_some_and(|bytes| {
         let is_recycled = FileHeader::decode(bytes).is_ok_and(|header| header.file < id);
-        is_recycled || bytes.iter().all(|&byte| byte == 0)
+        is_recycled || (!has_record && bytes.iter().all(|&byte| byte == 0))
     })
 }

@@ -331,9 +331,21 @@ fn a_needed_file_of_zeros_is_damage() {
 /// journal; the file is not used again.
 #[test]
 fn a_file_under_another_name_is_not_an_empty_journal() {
+    check_misnamed(|_| ());
+}
+
+/// The same when its header is zeros besides: there are records behind it.
+#[test]
+fn a_file_under_another_name_without_a_header_is_not_an_empty_journal() {
+    check_misnamed(|content| content[..BLOCK_BYTES as usize].fill(0));
+}
+
+/// Leaves of a journal only one file, spoilt, under another's name.
+fn check_misnamed(spoil: impl FnOnce(&mut Vec<u8>)) {
     let mut world = closed_journal(5, 20);
     let names: Vec<String> = world.disk.files().into_iter().map(|(name, _)| name).collect();
-    let content = world.disk.read(&journal_name(FileId(3))).expect("there are three");
+    let mut content = world.disk.read(&journal_name(FileId(3))).expect("there are three");
+    spoil(&mut content);
     for name in names {
         if name != journal_name(FileId(2)) {
             world.disk.remove(&name);
