@@ -57,7 +57,7 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("thalweg-bench", &["thalweg-uring", "thalweg-wire"]),
-    ("thalweg-crash", &["thalweg-checker", "thalweg-wire"]),
+    ("thalweg-crash", &["thalweg-checker", "thalweg-control", "thalweg-wire"]),
     ("thalweg-lossyfs", &[]),
     (
         "thalweg-cli",

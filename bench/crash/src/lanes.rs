@@ -7,6 +7,7 @@ use crate::history::History;
 use crate::lane::Lane;
 
 mod attributes;
+mod commits;
 mod conditional;
 mod recreate;
 mod rivals;
@@ -28,6 +29,7 @@ pub(crate) fn all_lanes(
     dice: &mut Dice,
     history: &Arc<History>,
     growth: Growth,
+    controller_port: u16,
 ) -> Vec<Box<dyn Lane>> {
     let mut lanes: Vec<Box<dyn Lane>> = Vec::new();
     for number in 0..2 {
@@ -40,6 +42,7 @@ pub(crate) fn all_lanes(
     lanes.push(Box::new(conditional::Conditional::new(2, growth, dice.split(30))));
     lanes.push(Box::new(recreate::Recreate::new(dice.split(40))));
     lanes.push(Box::new(attributes::Attributes::new(dice.split(50))));
+    lanes.push(Box::new(commits::Commits::new(controller_port, history, dice.split(70))));
     lanes.push(Box::new(rivals::Rivals::new(history, dice.split(60))));
     lanes
 }

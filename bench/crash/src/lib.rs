@@ -1,6 +1,7 @@
 //! Kills a real server under load, behind a faulty network, and verifies what it kept.
 
 mod claim;
+mod controller;
 pub mod dice;
 pub mod history;
 pub mod home;

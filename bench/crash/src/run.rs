@@ -274,7 +274,7 @@ impl Run {
             .map_err(|source| RunError::System { what: "make the file of the history", source })?;
         let history = Arc::new(history);
         let growth = if options.fills_journal { Growth::Long } else { Growth::Short };
-        let lanes = all_lanes(&mut dice, &history, growth);
+        let lanes = all_lanes(&mut dice, &history, growth, settings.controller_port);
         Ok(Self {
             options,
             home,
