@@ -329,6 +329,13 @@ impl Engine {
         self.keeps_all_files || self.shared.files.contains(file)
     }
 
+    /// Connections with a change, or an answer behind one, that is not durable yet; one may come
+    /// several times. Takes time for each of them.
+    pub fn owed(&self) -> impl Iterator<Item = Peer> + '_ {
+        let pending = self.containers.iter().flat_map(|container| &container.pending);
+        pending.filter_map(|pending| pending.step.token()).map(Peer::from)
+    }
+
     /// What each container holds, in order; for tools that look at a journal at rest.
     pub fn holdings(&self) -> Vec<Holdings> {
         self.containers.iter().map(Container::holdings).collect()

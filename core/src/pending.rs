@@ -33,3 +33,14 @@ pub(crate) enum Step {
     /// A connection is closed.
     Close(Token, CloseReason),
 }
+
+impl Step {
+    /// Who is told then.
+    pub(crate) fn token(&self) -> Option<Token> {
+        match self {
+            Self::Append(commit) => Some(commit.token),
+            Self::Reply(token, _) | Self::Close(token, _) => Some(*token),
+            Self::Grow { .. } | Self::Seal(_) | Self::Truncate(..) => None,
+        }
+    }
+}

@@ -3,14 +3,15 @@
 //! Mail that a full mailbox gives back waits here, in order; meanwhile no connection may add a
 //! request for that shard. Replies are never refused: there are at most as many as requests were
 //! taken. A request from elsewhere that must wait for the journal holds back everything behind it
-//! of the same connection, and nothing else.
+//! of the same connection, and nothing else; and not for ever: the clock of its own shard does not see
+//! what it waits for, so the end of its connection is asked for from here.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use thalweg_core::env::Env;
 use thalweg_core::env::mailbox::{Mail, Mailbox};
-use thalweg_core::id::ShardId;
+use thalweg_core::id::{ShardId, Token};
 use thalweg_core::request::{CloseReason, Effect, Peer, Request};
 use thalweg_core::time::{Instant, Now};
 
@@ -18,6 +19,9 @@ use crate::turn::Shard;
 
 /// How soon a full mailbox is tried again: nobody tells when it has room.
 const RETRY: Duration = Duration::from_millis(1);
+
+/// How often it is looked whether somebody waits for too long.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
 /// Mail that waits, and who has been served by mail.
 #[derive(Debug, Default)]
@@ -28,10 +32,15 @@ pub(crate) struct Post {
     is_drained: bool,
     /// Mail from elsewhere that waits for the journal, and everything behind it of the same peers.
     held: VecDeque<(ShardId, Mail)>,
-    held_peers: BTreeSet<Peer>,
+    /// Whose it is, and since when they have not got on.
+    held_peers: BTreeMap<Peer, Instant>,
     held_bytes: usize,
     /// Connections of other shards with requests here.
     peers: BTreeSet<Peer>,
+    /// Of these, such whose end was asked for.
+    given_up: BTreeSet<Peer>,
+    /// When it is looked next whether one of them waits for too long.
+    look_due: Option<Instant>,
 }
 
 impl Post {
@@ -45,8 +54,10 @@ impl Post {
         std::mem::take(&mut self.is_drained)
     }
 
+    /// When mail is tried again, or the next look at late peers is due.
     pub(crate) fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        self.outgoing.iter().any(|queue| !queue.is_empty()).then(|| now.after(RETRY))
+        let retry = self.outgoing.iter().any(|queue| !queue.is_empty()).then(|| now.after(RETRY));
+        retry.into_iter().chain(self.look_due).min()
     }
 
     fn queue(&mut self, shard: ShardId) -> &mut VecDeque<Mail> {
@@ -57,10 +68,21 @@ impl Post {
         &mut self.outgoing[at]
     }
 
-    fn hold(&mut self, from: ShardId, peer: Peer, mail: Mail) {
-        self.held_peers.insert(peer);
+    fn hold(&mut self, now: Instant, from: ShardId, peer: Peer, mail: Mail) {
+        self.held_peers.entry(peer).or_insert(now);
         self.held_bytes += mail_bytes(&mail);
         self.held.push_back((from, mail));
+    }
+
+    /// Drops what is held of a connection; says whether its end was among it.
+    fn drop_held(&mut self, peer: Peer) -> bool {
+        self.held_peers.remove(&peer);
+        let (dropped, kept) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|(_, mail)| peer_of(mail) == Some(peer));
+        self.held = kept;
+        self.held_bytes -= dropped.iter().map(|(_, mail)| mail_bytes(mail)).sum::<usize>();
+        dropped.iter().any(|(_, mail)| matches!(mail, Mail::ConnectionClosed { .. }))
     }
 }
 
@@ -107,10 +129,15 @@ impl<E: Env> Shard<E> {
                     return self.send_mail(from, Mail::Reply(close));
                 }
                 let peer = Peer::from(token);
+                if self.post.given_up.contains(&peer) {
+                    return;
+                }
                 self.post.peers.insert(peer);
-                if self.post.held_peers.contains(&peer) || self.gate(container, &request).is_some()
+                if self.post.held_peers.contains_key(&peer)
+                    || self.gate(container, &request).is_some()
                 {
-                    self.post.hold(from, peer, Mail::Request { container, token, request });
+                    let mail = Mail::Request { container, token, request };
+                    self.post.hold(now.monotonic, from, peer, mail);
                     return;
                 }
                 self.ask_engine(now, container, token, request);
@@ -118,11 +145,13 @@ impl<E: Env> Shard<E> {
             Mail::Reply(effect) => self.effects.push(effect),
             Mail::ConnectionClosed { shard, connection } => {
                 let peer = Peer { shard, connection };
-                if self.post.held_peers.contains(&peer) {
-                    self.post.hold(from, peer, Mail::ConnectionClosed { shard, connection });
+                if self.post.held_peers.contains_key(&peer) {
+                    let mail = Mail::ConnectionClosed { shard, connection };
+                    self.post.hold(now.monotonic, from, peer, mail);
                     return;
                 }
                 self.post.peers.remove(&peer);
+                self.post.given_up.remove(&peer);
                 if self.is_serving() {
                     self.engine.connection_closed(now, peer, &mut self.effects);
                     self.trim.ask();
@@ -140,11 +169,56 @@ impl<E: Env> Shard<E> {
             return;
         }
         let held = std::mem::take(&mut self.post.held);
-        self.post.held_peers.clear();
+        let before = std::mem::take(&mut self.post.held_peers);
         self.post.held_bytes = 0;
+        let mut got_on = BTreeSet::new();
         for (from, mail) in held {
+            let peer = peer_of(&mail);
             self.receive_mail(now, from, mail);
+            got_on.extend(peer.filter(|peer| !self.post.held_peers.contains_key(peer)));
         }
+        for (peer, since) in &mut self.post.held_peers {
+            if let Some(before) = before.get(peer).filter(|_| !got_on.contains(peer)) {
+                *since = *before;
+            }
+        }
+    }
+
+    /// Has the connections of other shards closed that have waited here for too long: for room, or
+    /// for the journal to get on with what was accepted. Nothing more is done for them: what they
+    /// sent behind a request that is dropped must not be done without it.
+    pub(crate) fn give_up_late_peers(&mut self, now: Now) {
+        if self.post.peers.is_empty() {
+            self.post.look_due = None;
+            return;
+        }
+        let is_early = self.post.look_due.is_none_or(|due| now.monotonic < due);
+        if is_early {
+            self.post.look_due.get_or_insert(now.monotonic.after(LOOK_PERIOD));
+            return;
+        }
+        self.post.look_due = Some(now.monotonic.after(LOOK_PERIOD));
+        let is_late = |since: Instant| now.monotonic.since(since) > self.config.patience.stall;
+        let held = self.post.held_peers.iter().filter(|(_, since)| is_late(**since));
+        let mut late: BTreeSet<Peer> = held.map(|(peer, _)| *peer).collect();
+        if self.blocked_at.is_some_and(is_late) {
+            late.extend(self.engine.owed().filter(|peer| self.post.peers.contains(peer)));
+        }
+        for peer in late {
+            let has_ended = self.post.drop_held(peer);
+            if has_ended {
+                let Peer { shard, connection } = peer;
+                self.receive_mail(now, shard, Mail::ConnectionClosed { shard, connection });
+            } else if self.post.given_up.insert(peer) {
+                self.ask_to_close(peer);
+            }
+        }
+    }
+
+    fn ask_to_close(&mut self, Peer { shard, connection }: Peer) {
+        let token = Token { shard, connection, request: 0 };
+        let close = Effect::Close { token, reason: CloseReason::Unavailable };
+        self.send_mail(shard, Mail::Reply(close));
     }
 
     /// Tells the other shards that their connections will get no answer from here.
@@ -152,11 +226,20 @@ impl<E: Env> Shard<E> {
         self.post.held.clear();
         self.post.held_peers.clear();
         self.post.held_bytes = 0;
-        for Peer { shard, connection } in std::mem::take(&mut self.post.peers) {
-            let token = thalweg_core::id::Token { shard, connection, request: 0 };
-            let close = Effect::Close { token, reason: CloseReason::Unavailable };
-            self.send_mail(shard, Mail::Reply(close));
+        for peer in std::mem::take(&mut self.post.peers) {
+            self.ask_to_close(peer);
         }
+    }
+}
+
+/// Whose request or end a mail is; none for replies.
+fn peer_of(mail: &Mail) -> Option<Peer> {
+    match mail {
+        Mail::Request { token, .. } => Some(Peer::from(*token)),
+        Mail::ConnectionClosed { shard, connection } => {
+            Some(Peer { shard: *shard, connection: *connection })
+        }
+        Mail::Reply(_) => None,
     }
 }
 

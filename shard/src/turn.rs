@@ -307,6 +307,7 @@ impl<E: Env> Shard<E> {
             self.engine.tick(now, &mut self.effects);
         }
         self.handle_held_mail(now);
+        self.give_up_late_peers(now);
         self.wake_stalled();
         // Each connection gets its turn before any gets a second one.
         while !left.is_spent() && !self.is_stopping() {

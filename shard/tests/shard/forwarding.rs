@@ -138,6 +138,59 @@ fn forwarded_appends_wait_for_room_in_order() {
     assert_eq!(names, ["DataAppended", "StreamSegmentInfo"]);
 }
 
+/// A forwarded append that never gets room is closed after the same patience as a local one, nothing
+/// that was sent behind it is done, and others go on.
+#[test]
+fn a_forwarded_append_does_not_wait_for_ever() {
+    let mut world = two_shards(64);
+    let segment = segment_of(&world, 1);
+    let (client, other) = (world.connect_to(0), world.connect_to(0));
+    world.create(client, &segment);
+    world.set_up(client, &segment);
+    world.shards[1].env_mut().journal.memory.set_room_bytes(0);
+    world.settle();
+    world.send(client, append(b"abc", 1)).settle();
+    for _ in 0..29 {
+        world.pass(1);
+        assert_eq!(world.length(other, &segment), 0);
+    }
+    assert!(!world.is_closed(client));
+    world.pass(3);
+    assert!(world.is_closed(client) && !world.is_closed(other));
+    world.link(client).is_closed = true;
+    world.shards[1].env_mut().journal.memory.set_room_bytes(u64::MAX);
+    world.settle();
+    assert_eq!(world.replies(client), []);
+    assert_eq!(world.length(other, &segment), 0, "what was given up is not done later");
+    assert_eq!(world.set_up(other, &segment), i64::MIN);
+    world.send(other, append(b"again", 1)).settle();
+    assert_eq!(world.replies(other), [appended(1, i64::MIN, 5)]);
+    assert_eq!(world.length(other, &segment), 5);
+}
+
+/// The same for what was accepted and finds no place in the journal; who only reads goes on.
+#[test]
+fn what_is_owed_to_a_forwarded_client_is_closed() {
+    let mut world = two_shards(64);
+    let segment = segment_of(&world, 1);
+    let (client, reader) = (world.connect_to(0), world.connect_to(0));
+    world.create(client, &segment);
+    world.set_up(client, &segment);
+    world.send(client, append(b"early", 1)).settle();
+    world.replies(client);
+    world.shards[1].env_mut().journal.memory.set_place_bytes(0);
+    world.send(client, append(b"late", 2)).settle();
+    for _ in 0..29 {
+        world.pass(1);
+        assert_eq!(data(&world.ask(reader, read(&segment, 0))), b"early");
+    }
+    assert!(!world.is_closed(client));
+    world.pass(4);
+    assert!(world.is_closed(client) && !world.is_closed(reader));
+    assert_eq!(world.replies(client), []);
+    assert_eq!(data(&world.ask(reader, read(&segment, 0))), b"early");
+}
+
 /// When the journal of the serving shard fails, forwarded clients are closed too.
 #[test]
 fn a_journal_failure_closes_forwarded_clients() {

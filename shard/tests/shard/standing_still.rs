@@ -1,8 +1,6 @@
 //! Connections that do not get on are closed in bounded time, for the right reason, and nobody
 //! else is.
 
-use std::time::Duration;
-
 use bytes::BytesMut;
 use thalweg_shard::{CloseCause, Config};
 use thalweg_wire::*;
@@ -10,20 +8,6 @@ use thalweg_wire::*;
 use crate::world::*;
 
 const SEGMENT: &str = "scope/stream/0.#epoch.0";
-
-impl World {
-    /// Lets time pass in steps of a second, a turn each.
-    fn pass(&mut self, seconds: u64) {
-        for _ in 0..seconds {
-            self.advance(Duration::from_secs(1));
-            self.turn();
-        }
-    }
-
-    fn closed(&self, cause: CloseCause) -> u64 {
-        self.shards[0].counters().closed(cause)
-    }
-}
 
 /// Who connects and says nothing, or begins with something large, is closed; who said Hello stays.
 #[test]

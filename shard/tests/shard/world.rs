@@ -18,7 +18,7 @@ use thalweg_core::frame::SealedFrame;
 use thalweg_core::id::{ConnectionId, ShardId};
 use thalweg_core::position::{FileId, JournalAddress};
 use thalweg_core::time::{Instant, Now, WallTime};
-use thalweg_shard::{Config, Placement, Shard, TurnOutcome};
+use thalweg_shard::{CloseCause, Config, Placement, Shard, TurnOutcome};
 use thalweg_wire::*;
 
 pub(crate) const WRITER: u128 = 0xABCD;
@@ -297,6 +297,18 @@ impl World {
             let clock = &mut shard.env_mut().clock;
             clock.now = clock.now.after(time);
         }
+    }
+
+    /// Lets time pass in steps of a second, a turn each.
+    pub(crate) fn pass(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.advance(Duration::from_secs(1));
+            self.turn();
+        }
+    }
+
+    pub(crate) fn closed(&self, cause: CloseCause) -> u64 {
+        self.shards[0].counters().closed(cause)
     }
 
     pub(crate) fn connect(&mut self) -> Client {
