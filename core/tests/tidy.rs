@@ -78,8 +78,8 @@ const GUARDED: &[(&str, &[&str])] = &[
     ("glommio", &["thalweg-runtime"]),
     ("io-uring", &["thalweg-uring"]),
     ("libc", &["thalweg-sweep", "thalweg-uring"]),
-    ("tokio", &["thalweg-client", "thalweg-control", "thalweg-server"]),
-    ("tonic", &["thalweg-control"]),
+    ("tokio", &["thalweg-client", "thalweg-control", "thalweg-crash", "thalweg-server"]),
+    ("tonic", &["thalweg-control", "thalweg-crash"]),
 ];
 
 /// Lines of a source file at which it must be split or listed here with the reason.

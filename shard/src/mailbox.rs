@@ -3,8 +3,8 @@
 //! Mail that a full mailbox gives back waits here, in order; meanwhile no connection may add a
 //! request for that shard. Replies are never refused: there are at most as many as requests were
 //! taken. A request from elsewhere that must wait for the journal holds back everything behind it
-//! of the same connection, and nothing else; and not for ever: the clock of its own shard does not see
-//! what it waits for, so the end of its connection is asked for from here.
+//! of the same connection, and nothing else; and not for ever: the clock of its own shard does not
+//! see what it waits for, so the end of its connection is asked for from here.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;

@@ -138,8 +138,8 @@ fn forwarded_appends_wait_for_room_in_order() {
     assert_eq!(names, ["DataAppended", "StreamSegmentInfo"]);
 }
 
-/// A forwarded append that never gets room is closed after the same patience as a local one, nothing
-/// that was sent behind it is done, and others go on.
+/// A forwarded append that never gets room is closed after the same patience as a local one,
+/// nothing that was sent behind it is done, and others go on.
 #[test]
 fn a_forwarded_append_does_not_wait_for_ever() {
     let mut world = two_shards(64);
