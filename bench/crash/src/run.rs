@@ -6,7 +6,7 @@
 //! The first thing that must never be ends the run. What happens follows from the seed, as far as
 //! threads and a disk can be repeated.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -66,6 +66,9 @@ pub struct Options {
     pub history: Option<PathBuf>,
     /// Further arguments of `thalweg serve`.
     pub server_flags: Vec<String>,
+    /// What happens to the data directory between the end of a server and the next start. A run
+    /// whose disk lies here must end with a violation; so it is shown that one would be found.
+    pub at_rest: Option<fn(&Path)>,
 }
 
 impl Options {
@@ -85,6 +88,7 @@ impl Options {
             load_ms: (300, 1_200),
             history: None,
             server_flags: Vec::new(),
+            at_rest: None,
         }
     }
 }

@@ -34,6 +34,9 @@ impl Run {
         drop(server);
         let event = if how == Ending::Stop { ProcessEvent::Stopped } else { ProcessEvent::Killed };
         self.tell(event)?;
+        if let Some(at_rest) = self.options.at_rest {
+            at_rest(&self.home.server());
+        }
         let (server, restart, kills_in_recovery) = self.start_through_kills()?;
         // Those that can resume do so on the new server: they resend what was not acknowledged.
         let resume = self.dice.millis(40..250);

@@ -14,6 +14,7 @@ use thalweg_crash::totals::Totals;
 #[path = "../rig/mod.rs"]
 mod rig;
 
+mod canary;
 mod network;
 
 fn options(home: &Path, kills: u64, shards: u64) -> Options {
