@@ -221,8 +221,10 @@ impl<E: Env> Shard<E> {
         self.send_mail(shard, Mail::Reply(close));
     }
 
-    /// Tells the other shards that their connections will get no answer from here.
+    /// Tells the other shards that their connections will get no answer from here. Nobody is looked
+    /// after any more: a look that stays due would wake a shard that does not serve without end.
     pub(crate) fn disappoint_peers(&mut self) {
+        self.post.look_due = None;
         self.post.held.clear();
         self.post.held_peers.clear();
         self.post.held_bytes = 0;

@@ -207,6 +207,23 @@ fn a_journal_failure_closes_forwarded_clients() {
     assert_eq!(world.length(idle, &segment), 0);
 }
 
+/// A shard that another owner has fenced looks after nobody any more: it asks for no turn, however
+/// long it served clients of other shards before.
+#[test]
+fn a_fenced_shard_looks_after_no_forwarded_clients() {
+    let mut world = two_shards(64);
+    let segment = segment_of(&world, 1);
+    let far = world.connect_to(0);
+    world.create(far, &segment);
+    assert!(world.shards[1].turn().next_deadline.is_some(), "somebody looks after it");
+    let journal = &mut world.shards[1].env_mut().journal;
+    journal.recover_faults.push_back(Fault::new(FaultClass::Fenced, "epoch 2"));
+    journal.memory.fail();
+    world.settle();
+    assert!(world.is_closed(far));
+    assert_eq!(world.shards[1].turn().next_deadline, None);
+}
+
 /// While one of two shards recovers, nothing is said about its segments, neither to its own clients
 /// nor through the other shard, which serves: whoever asks is closed. Afterwards all is there.
 #[test]
