@@ -1,5 +1,7 @@
 //! Who acts in a world: clients made from its options, and what they work on.
 
+use thalweg_checker::record::Discipline;
+
 use crate::client::conditional::Conditional;
 use crate::client::counter::Counter;
 use crate::client::founder::{Founder, Founding};
@@ -11,7 +13,6 @@ use crate::client::table::TableUser;
 use crate::client::transaction::Transaction;
 use crate::client::writer::{Writer, WriterHabits};
 use crate::client::{Client, Role, Shared};
-use crate::model::segment::Discipline;
 use crate::payload::WriterTag;
 use crate::rng::Rng;
 
@@ -59,10 +60,7 @@ impl Casting<'_> {
             self.foundings.push(Founding::Segment(name.clone()));
             for writer in 0..cast.writers_per_stream {
                 let tag = WriterTag(stream * 100 + writer + 1);
-                let segment = self.shared.model.segment(&name);
-                segment.add_writer(tag, Discipline::Dense { first: 1 });
-                let discipline = thalweg_checker::record::Discipline::Dense { first: 1 };
-                self.shared.history.introduce(&name, tag, discipline);
+                self.shared.history.introduce(&name, tag, Discipline::Dense { first: 1 });
                 let has_twin = cast.twins && writer == 0;
                 let habits = WriterHabits {
                     window: self.rng.between(1, 6) as usize,
@@ -99,9 +97,7 @@ impl Casting<'_> {
             let think = self.think();
             for writer in 0..self.rng.between(1, 3) {
                 let tag = WriterTag(10_000 + index * 100 + writer);
-                self.shared.model.segment(&name).add_writer(tag, Discipline::Conditional);
-                let discipline = thalweg_checker::record::Discipline::Increasing;
-                self.shared.history.introduce(&name, tag, discipline);
+                self.shared.history.introduce(&name, tag, Discipline::Increasing);
                 self.add(Sequential::new(Conditional::new(&name, tag), think));
             }
             self.add(Sequential::new(Reader::new(&name), think));

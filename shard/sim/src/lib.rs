@@ -16,7 +16,6 @@ mod image;
 mod life;
 mod link;
 mod minimal;
-mod model;
 mod options;
 mod payload;
 mod post;

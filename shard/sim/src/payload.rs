@@ -3,7 +3,7 @@
 
 use bytes::BytesMut;
 use thalweg_checker::id::Writer;
-use thalweg_checker::payload::{self, EVENT_BYTES_MIN, Event, PAYLOAD_BYTES_MIN};
+use thalweg_checker::payload::{EVENT_BYTES_MIN, Event, PAYLOAD_BYTES_MIN};
 
 use crate::rng::mix;
 
@@ -61,33 +61,5 @@ impl EventIdentity {
     /// Writes the event in its framing.
     pub(crate) fn encode(self, sizes: EventSizes, out: &mut BytesMut) {
         self.event(sizes).encode(out);
-    }
-}
-
-/// What a run of segment bytes begins with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Judged {
-    /// This event, whole and right, of this many bytes with its header.
-    Event(EventIdentity, usize),
-    /// Not enough bytes yet; those that are there are right.
-    Incomplete,
-    /// Bytes that nobody can have written.
-    Wrong,
-}
-
-/// Judges the event at the front of `data`.
-pub(crate) fn judge(data: &[u8], sizes: EventSizes) -> Judged {
-    match payload::judge(data) {
-        payload::Judged::Incomplete => Judged::Incomplete,
-        payload::Judged::Wrong => Judged::Wrong,
-        payload::Judged::Event(event) => {
-            let identity = EventIdentity { tag: WriterTag(event.writer.0), number: event.number };
-            let framed = event.framed_bytes() as usize;
-            if identity.event(sizes) == event {
-                Judged::Event(identity, framed)
-            } else {
-                Judged::Wrong
-            }
-        }
     }
 }

@@ -5,6 +5,7 @@
 //! all is read back. One seed decides everything.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use thalweg_checker::record::ProcessEvent;
@@ -22,7 +23,6 @@ use crate::disk::DiskControl;
 use crate::faults::{FaultKind, Faults};
 use crate::image::Survival;
 use crate::link::Links;
-use crate::model::Model;
 use crate::options::Options;
 use crate::process::{BootFailure, Process, Turn};
 use crate::rng::Rng;
@@ -103,12 +103,12 @@ impl World {
             clock,
             trace: trace.clone(),
             links: Rc::new(RefCell::new(links)),
-            model: Model::new(trace.clone(), options.event_sizes),
             history: History::new(trace, options.event_sizes),
             router: Router::new(options.placement(), options.forwarding),
             budget: options.operations,
             options,
             phase: Phase::Faults,
+            alive: BTreeSet::new(),
             gone: Vec::new(),
         };
         let Troupe { founder, others, counters, tables } = assemble(&mut shared, &rng.split(2));
@@ -136,16 +136,23 @@ impl World {
 
     /// Runs it to its end or the first violation.
     pub(crate) fn run(mut self) {
+        let is_whole = self.unfold();
+        self.shared.history.finish(is_whole);
+    }
+
+    /// Says whether everything was read back.
+    fn unfold(&mut self) -> bool {
         self.run_until(FAULTS_MAX, u64::MAX, |world| world.shared.budget == 0);
         trace!(self.shared.trace, "faults stop");
         self.heal();
         self.finish_or_report("L1");
         if self.shared.trace.is_violated() {
-            return;
+            return false;
         }
         self.last_crash();
         self.verify();
         self.finish_or_report("L2");
+        self.is_all_done(false)
     }
 
     fn finish_or_report(&mut self, invariant: &str) {
@@ -582,10 +589,10 @@ impl World {
             return;
         }
         // Who could not finish for damage may delete its segment any time, if nobody else has it.
-        let mut segments = self.shared.model.segment_names();
+        let mut segments = std::mem::take(&mut self.shared.alive);
         for client in self.clients.iter().filter(|client| !client.is_done()) {
             if client.name() == RECYCLER {
-                segments.retain(|name| client.segment() != Some(name));
+                segments.retain(|name| client.segment() != Some(name.as_str()));
             }
         }
         let gone = std::mem::take(&mut self.shared.gone);

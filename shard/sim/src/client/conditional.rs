@@ -3,20 +3,18 @@
 
 use bytes::BytesMut;
 use thalweg_wire::{
-    Command, ConditionalAppend, ConditionalBlockEnd, FramedEvent, GetStreamSegmentInfo,
-    NO_EVENT_NUMBER, SetupAppend,
+    Command, ConditionalAppend, ConditionalBlockEnd, FramedEvent, GetStreamSegmentInfo, SetupAppend,
 };
 
 use super::sequential::{Script, Step, unexpected};
 use super::{Context, no_token};
-use crate::model::segment::Before;
 use crate::payload::{EventIdentity, WriterTag};
 use crate::trace::check;
 
 #[derive(Clone, Copy, Debug)]
 enum Question {
-    SetUp { confirmed: Option<i64> },
-    Length(Before),
+    SetUp,
+    Length,
     Append { expected: u64 },
 }
 
@@ -58,8 +56,6 @@ impl Conditional {
             expected += context.rng.between(1, 100);
         }
         let sizes = context.shared.options.event_sizes;
-        let segment = context.shared.model.segment(&self.segment);
-        segment.submitted_at(self.tag, self.number, expected);
         self.question = Some(Question::Append { expected });
         let mut bytes = BytesMut::new();
         let writer_id = self.tag.writer_id();
@@ -85,17 +81,6 @@ impl Conditional {
             .into()
         }
     }
-
-    fn set_up(&mut self, context: &mut Context<'_>, last: i64, confirmed: Option<i64>) {
-        let last = (last != NO_EVENT_NUMBER).then_some(last);
-        let segment = context.shared.model.segment(&self.segment);
-        segment.set_up(self.tag, last, confirmed);
-        if self.is_open && last != Some(self.number) {
-            segment.refused(self.tag, self.number);
-        }
-        self.is_open = false;
-        self.is_set_up = true;
-    }
 }
 
 impl Script for Conditional {
@@ -109,8 +94,7 @@ impl Script for Conditional {
         }
         let segment = self.segment.clone();
         if !self.is_set_up {
-            let confirmed = context.model().segment(&segment).confirmed(self.tag);
-            self.question = Some(Question::SetUp { confirmed });
+            self.question = Some(Question::SetUp);
             let command = SetupAppend {
                 request_id: request,
                 writer_id: self.tag.writer_id(),
@@ -123,7 +107,7 @@ impl Script for Conditional {
             let command = self.append(context, request, length);
             return Step::Ask(segment, command);
         }
-        self.question = Some(Question::Length(context.model().segment(&segment).before()));
+        self.question = Some(Question::Length);
         let name = segment.as_str().into();
         let command = GetStreamSegmentInfo {
             request_id: request,
@@ -136,14 +120,12 @@ impl Script for Conditional {
     fn answered(&mut self, context: &mut Context<'_>, reply: Command) {
         let Some(question) = self.question.take() else { return };
         match (&reply, question) {
-            (Command::AppendSetup(setup), Question::SetUp { confirmed }) => {
-                self.set_up(context, setup.last_event_number, confirmed);
+            (Command::AppendSetup(_), Question::SetUp) => {
+                self.is_open = false;
+                self.is_set_up = true;
             }
-            (Command::StreamSegmentInfo(info), Question::Length(before)) => {
-                let (length, start) = (info.write_offset as u64, info.start_offset as u64);
-                let segment = context.model().segment(&self.segment);
-                segment.described(before, length, start, info.is_sealed);
-                self.length = Some(length);
+            (Command::StreamSegmentInfo(info), Question::Length) => {
+                self.length = Some(info.write_offset as u64);
             }
             (Command::DataAppended(appended), Question::Append { expected }) => {
                 let identity = EventIdentity { tag: self.tag, number: self.number };
@@ -152,16 +134,13 @@ impl Script for Conditional {
                 let is_mine = appended.event_number == self.number && length == end;
                 check!(context.trace(), "S11", is_mine, "{appended:?} after {expected}");
                 context.trace().count("appends acknowledged");
-                context.model().segment(&self.segment).acknowledged(self.tag, self.number, length);
                 self.length = context.rng.percent(50).then_some(length);
             }
             (Command::ConditionalCheckFailed(_), Question::Append { .. }) => {
                 context.trace().count("conditions failed");
-                context.model().segment(&self.segment).refused(self.tag, self.number);
             }
             (Command::InvalidEventNumber(_), Question::Append { .. }) if self.ghosts > 0 => {
                 context.trace().count("sessions ended by a ghost");
-                context.model().segment(&self.segment).refused(self.tag, self.number);
                 self.ghosts -= 1;
                 self.is_set_up = false;
             }
@@ -172,7 +151,7 @@ impl Script for Conditional {
     fn disconnected(&mut self, _context: &mut Context<'_>, _is_asking: bool) {
         let question = self.question.take();
         self.is_open |= matches!(question, Some(Question::Append { .. }));
-        self.ghosts += u32::from(matches!(question, Some(Question::SetUp { .. })));
+        self.ghosts += u32::from(matches!(question, Some(Question::SetUp)));
         self.is_set_up = false;
         self.length = None;
     }

@@ -12,13 +12,12 @@ const COUNTER: u128 = 0x7DF9_A874_246C_C9D6_9397_CDD1_9EAD_68C5;
 pub(crate) struct Counter {
     segment: String,
     known: Option<i64>,
-    floor_before: i64,
 }
 
 impl Counter {
     /// Raises the counter of `segment`.
     pub(crate) fn new(segment: &str) -> Self {
-        Self { segment: segment.to_owned(), known: None, floor_before: 0 }
+        Self { segment: segment.to_owned(), known: None }
     }
 }
 
@@ -56,42 +55,27 @@ impl Script for Counter {
             return Step::Done;
         }
         let segment = self.segment.clone();
-        self.floor_before = context.model().counter(&segment).floor();
         let command = match self.known {
             None => ask_counter(&segment, request),
-            Some(value) => {
-                context.model().counter(&segment).attempted(value);
-                UpdateSegmentAttribute {
-                    request_id: request,
-                    segment: segment.as_str().into(),
-                    attribute_id: COUNTER,
-                    new_value: value + 1,
-                    expected_value: on_wire(value),
-                    delegation_token: no_token(),
-                }
-                .into()
+            Some(value) => UpdateSegmentAttribute {
+                request_id: request,
+                segment: segment.as_str().into(),
+                attribute_id: COUNTER,
+                new_value: value + 1,
+                expected_value: on_wire(value),
+                delegation_token: no_token(),
             }
+            .into(),
         };
         Step::Ask(segment, command)
     }
 
     fn answered(&mut self, context: &mut Context<'_>, reply: Command) {
-        let floor_before = self.floor_before;
-        let known = self.known.take();
-        match (&reply, known) {
-            (Command::SegmentAttribute(_), None) => {
-                let value = counter_in(&reply).unwrap_or(0);
-                context.model().counter(&self.segment).read(value, floor_before);
-                self.known = Some(value);
-            }
+        match (&reply, self.known.take()) {
+            (Command::SegmentAttribute(_), None) => self.known = counter_in(&reply),
             (Command::SegmentAttributeUpdated(updated), Some(value)) => {
-                let counter = context.shared.model.counter(&self.segment);
-                if updated.success {
-                    counter.raised(value);
-                    self.known = context.rng.percent(60).then_some(value + 1);
-                } else {
-                    counter.refused(value, floor_before);
-                }
+                let goes_on = updated.success && context.rng.percent(60);
+                self.known = goes_on.then_some(value + 1);
             }
             _ => unexpected(context, "an attribute", &reply),
         }

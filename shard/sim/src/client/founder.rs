@@ -66,14 +66,12 @@ impl Script for Founder {
                 Command::SegmentCreated(_) | Command::SegmentAlreadyExists(_),
                 Founding::Segment(name),
             ) => {
-                context.model().segment(name);
+                context.shared.alive.insert(name.clone());
             }
             (
                 Command::SegmentCreated(_) | Command::SegmentAlreadyExists(_),
-                Founding::Table(name, _),
-            ) => {
-                context.model().table(name);
-            }
+                Founding::Table(..),
+            ) => {}
             _ => unexpected(context, "a creation", &reply),
         }
         self.at += 1;

@@ -1,22 +1,22 @@
 //! What all clients asked and were told, taken off the wire and judged as it happens.
 //!
 //! The roles know nothing of it: every command that leaves a client is an invocation, every reply
-//! ends one, and the end of a connection leaves the rest with an unknown outcome. Walks over tables
-//! take several requests and are judged by their role.
+//! ends one, and the end of a connection leaves the rest with an unknown outcome. Only walks over
+//! tables, which take several requests, are told by those who walk.
+
+mod translate;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use thalweg_checker::Checker;
-use thalweg_checker::id::{Attribute, Key, OperationId, Segment, SessionId, Value, Writer};
+use bytes::Bytes;
+use thalweg_checker::id::{OperationId, Segment, SessionId, Writer};
 use thalweg_checker::record::{
-    AttributeCondition, Data, Discipline, Entry, Happened, KeyCondition, Operation, Outcome, Part,
-    ProcessEvent, Put, Refusal, Removal,
+    Discipline, Happened, Operation, Outcome, Part, ProcessEvent, Refusal,
 };
-use thalweg_wire::{
-    Command, DataAppended, KEY_NO_VERSION, KEY_NOT_EXISTS, NO_EVENT_NUMBER, NULL_ATTRIBUTE_VALUE,
-    TableEntry, TableKey,
-};
+use thalweg_checker::{Certain, Checker, Violation};
+use thalweg_wire::{Command, DataAppended, NO_EVENT_NUMBER, TableEntry};
 
+use self::translate::{answer_of, entries_of, operation_of, tag_of};
 use crate::payload::{EventIdentity, EventSizes, WriterTag};
 use crate::trace::Trace;
 
@@ -51,144 +51,11 @@ pub(crate) struct History {
     talks: BTreeMap<usize, Talk>,
     /// Which clients write as this writer.
     users: BTreeMap<Writer, BTreeSet<usize>>,
+    /// Walks over tables, by client.
+    walks: BTreeMap<usize, OperationId>,
     /// Segments written aside: by whom, and how many events were sent.
     sources: BTreeMap<Segment, (Writer, u32)>,
     is_violated: bool,
-}
-
-fn tag_of(writer_id: u128) -> Writer {
-    Writer(writer_id as u64)
-}
-
-fn key_of(key: &[u8]) -> Key {
-    Key::new(&String::from_utf8_lossy(key))
-}
-
-fn attribute_value(value: i64) -> Option<i64> {
-    (value != NULL_ATTRIBUTE_VALUE).then_some(value)
-}
-
-fn condition_of(key: &TableKey) -> KeyCondition {
-    match key.version {
-        KEY_NO_VERSION => KeyCondition::Always,
-        KEY_NOT_EXISTS => KeyCondition::Absent,
-        version => KeyCondition::Version(version),
-    }
-}
-
-fn entries_of(entries: &[TableEntry]) -> Vec<Entry> {
-    entries
-        .iter()
-        .filter(|entry| entry.key.version != KEY_NOT_EXISTS)
-        .map(|entry| Entry {
-            key: key_of(&entry.key.key),
-            value: Value::of(&entry.value),
-            version: entry.key.version,
-        })
-        .collect()
-}
-
-/// What a plain request asks for; appends and merges are not plain.
-fn operation_of(command: &Command) -> Option<Operation> {
-    let name = |text: &thalweg_wire::Text| Segment::new(text.as_str());
-    Some(match command {
-        Command::CreateSegment(ask) => Operation::Create { segment: name(&ask.segment) },
-        Command::CreateTableSegment(ask) => Operation::Create { segment: name(&ask.segment) },
-        Command::DeleteSegment(ask) => Operation::Delete { segment: name(&ask.segment) },
-        Command::SealSegment(ask) => Operation::Seal { segment: name(&ask.segment) },
-        Command::TruncateSegment(ask) => Operation::Truncate {
-            segment: name(&ask.segment),
-            offset: ask.truncation_offset as u64,
-        },
-        Command::SetupAppend(ask) => {
-            Operation::SetUp { segment: name(&ask.segment), writer: tag_of(ask.writer_id) }
-        }
-        Command::ReadSegment(ask) => {
-            Operation::Read { segment: name(&ask.segment), offset: ask.offset as u64 }
-        }
-        Command::GetStreamSegmentInfo(ask) => Operation::Info { segment: name(&ask.segment) },
-        Command::GetSegmentAttribute(ask) => Operation::AttributeRead {
-            segment: name(&ask.segment),
-            attribute: Attribute(ask.attribute_id as u64),
-        },
-        Command::UpdateSegmentAttribute(ask) => Operation::AttributeUpdate {
-            segment: name(&ask.segment),
-            attribute: Attribute(ask.attribute_id as u64),
-            condition: AttributeCondition::Is(attribute_value(ask.expected_value)),
-            value: attribute_value(ask.new_value),
-        },
-        Command::UpdateTableEntries(ask) => {
-            let put = |entry: &TableEntry| Put {
-                key: key_of(&entry.key.key),
-                value: Value::of(&entry.value),
-                condition: condition_of(&entry.key),
-            };
-            let entries = ask.entries.iter().map(put).collect();
-            Operation::TableUpdate { segment: name(&ask.segment), entries }
-        }
-        Command::RemoveTableKeys(ask) => {
-            let removal =
-                |key: &TableKey| Removal { key: key_of(&key.key), condition: condition_of(key) };
-            let keys = ask.keys.iter().map(removal).collect();
-            Operation::TableRemove { segment: name(&ask.segment), keys }
-        }
-        Command::ReadTable(ask) => {
-            let keys = ask.keys.iter().map(|key| key_of(&key.key)).collect();
-            Operation::TableRead { segment: name(&ask.segment), keys }
-        }
-        _ => return None,
-    })
-}
-
-/// What a reply to a plain request tells.
-fn answer_of(reply: &Command) -> Option<Result<Outcome, Refusal>> {
-    let length =
-        |told: i64| u64::try_from(told).map_or(Outcome::Done, |length| Outcome::Merged { length });
-    Some(match reply {
-        Command::SegmentCreated(_)
-        | Command::SegmentDeleted(_)
-        | Command::SegmentSealed(_)
-        | Command::SegmentTruncated(_)
-        | Command::TableKeysRemoved(_) => Ok(Outcome::Done),
-        Command::AppendSetup(setup) => {
-            let last = setup.last_event_number;
-            Ok(Outcome::SetUp { last: (last != NO_EVENT_NUMBER).then_some(last) })
-        }
-        Command::SegmentRead(read) => Ok(Outcome::Read {
-            data: Data::Bytes(read.data.to_vec()),
-            ends: read.end_of_segment,
-            tail: false,
-        }),
-        Command::StreamSegmentInfo(info) => Ok(Outcome::Info {
-            length: info.write_offset as u64,
-            start: info.start_offset as u64,
-            sealed: info.is_sealed,
-        }),
-        Command::SegmentAttribute(attribute) => {
-            Ok(Outcome::Attribute { value: attribute_value(attribute.value) })
-        }
-        Command::SegmentAttributeUpdated(updated) if updated.success => Ok(Outcome::Done),
-        Command::SegmentAttributeUpdated(_)
-        | Command::TableKeyBadVersion(_)
-        | Command::TableKeyDoesNotExist(_) => Err(Refusal::ConditionFailed),
-        Command::TableEntriesUpdated(updated) => {
-            Ok(Outcome::Versions { versions: updated.updated_versions.clone() })
-        }
-        Command::TableRead(read) => Ok(Outcome::Entries { entries: entries_of(&read.entries) }),
-        Command::SegmentsMerged(merged) => Ok(length(merged.new_target_write_offset)),
-        Command::SegmentsBatchMerged(batch) => {
-            let all = batch.merged.iter().map(|one| one.new_target_write_offset);
-            Ok(length(all.max().unwrap_or(-1)))
-        }
-        Command::SegmentAlreadyExists(_) => Err(Refusal::Exists),
-        Command::NoSuchSegment(_) => Err(Refusal::NoSuchSegment),
-        Command::SegmentIsSealed(_) => Err(Refusal::Sealed),
-        Command::SegmentIsTruncated(told) => {
-            Err(Refusal::Truncated { start: told.start_offset as u64 })
-        }
-        Command::WrongHost(_) => Err(Refusal::Unavailable),
-        _ => return None,
-    })
 }
 
 impl History {
@@ -202,9 +69,42 @@ impl History {
             sessions: 0,
             talks: BTreeMap::new(),
             users: BTreeMap::new(),
+            walks: BTreeMap::new(),
             sources: BTreeMap::new(),
             is_violated: false,
         }
+    }
+
+    /// What is certain of a segment.
+    pub(crate) fn certain(&self, segment: &str) -> Certain {
+        self.checker.certain(segment)
+    }
+
+    /// All keys of a table that anybody spoke of.
+    pub(crate) fn keys(&self, table: &str) -> Vec<Bytes> {
+        let keys = self.checker.keys(table);
+        keys.iter().map(|key| Bytes::copy_from_slice(key.as_str().as_bytes())).collect()
+    }
+
+    /// Nothing more will happen; `is_whole`: everything was read back.
+    pub(crate) fn finish(&mut self, is_whole: bool) {
+        let summary = self.checker.summary();
+        self.trace.add("events acknowledged", summary.acknowledged);
+        self.trace.add("events read", summary.found);
+        self.trace.add("answers searched for", summary.searched);
+        let checker = std::mem::take(&mut self.checker);
+        if self.is_violated || !is_whole {
+            return;
+        }
+        match checker.finish() {
+            Ok(summary) => self.trace.add("searches given up", summary.given_up),
+            Err(violation) => self.report(&violation),
+        }
+    }
+
+    fn report(&mut self, violation: &Violation) {
+        self.is_violated = true;
+        self.trace.violation(violation.invariant, format_args!("{}", violation.text));
     }
 
     fn observe(&mut self, happened: Happened) {
@@ -212,9 +112,7 @@ impl History {
             return;
         }
         if let Err(violation) = self.checker.take(happened) {
-            self.is_violated = true;
-            let text = &violation.text;
-            self.trace.violation(violation.invariant, format_args!("history: {text}"));
+            self.report(&violation);
         }
     }
 
@@ -247,6 +145,30 @@ impl History {
     /// The segment was read to this length after all was quiet.
     pub(crate) fn read_back(&mut self, segment: &str, length: u64) {
         self.observe(Happened::ReadBack { segment: Segment::new(segment), length });
+    }
+
+    /// A client begins to walk over all keys of a table.
+    pub(crate) fn walk_begins(&mut self, client: usize, table: &str) {
+        let segment = Segment::new(table);
+        let id = self.invoke(client, Operation::TableIterate { segment, prefix: String::new() });
+        self.walks.insert(client, id);
+    }
+
+    /// It came to the end and met these.
+    pub(crate) fn walk_ends<'e>(
+        &mut self,
+        client: usize,
+        met: impl Iterator<Item = &'e TableEntry>,
+    ) {
+        let Some(id) = self.walks.remove(&client) else { return };
+        self.trace.count("table iterations checked");
+        self.end(id, Ok(Outcome::Entries { entries: entries_of(met) }));
+    }
+
+    /// It did not.
+    pub(crate) fn walk_lost(&mut self, client: usize) {
+        let Some(id) = self.walks.remove(&client) else { return };
+        self.observe(Happened::Info { id });
     }
 
     /// A client has a new connection.
@@ -286,12 +208,14 @@ impl History {
                 self.appended(client, append.writer_id, number, number, Some(expected as u64));
             }
             Command::MergeSegments(merge) => {
-                let sources = std::slice::from_ref(&merge.source);
-                self.merging(client, merge.request_id, merge.target.as_str(), sources);
+                let sources = [merge.source.as_str()].into_iter();
+                let id = self.merging(client, merge.target.as_str(), sources);
+                self.talks.entry(client).or_default().open.insert(merge.request_id, id);
             }
             Command::MergeSegmentsBatch(merge) => {
-                let target = merge.target.as_str();
-                self.merging(client, merge.request_id, target, &merge.sources);
+                let sources = merge.sources.iter().map(|source| source.as_str());
+                let id = self.merging(client, merge.target.as_str(), sources);
+                self.talks.entry(client).or_default().open.insert(merge.request_id, id);
             }
             _ => {
                 if let Command::SetupAppend(setup) = command {
@@ -349,22 +273,31 @@ impl History {
         self.talks.entry(client).or_default().appends.push_back(sent);
     }
 
-    fn merging(
+    /// Asks for a merge; gives what ends when it is answered.
+    fn merging<'s>(
         &mut self,
         client: usize,
-        request: i64,
         target: &str,
-        sources: &[thalweg_wire::Text],
-    ) {
-        let part = |source: &thalweg_wire::Text| {
-            let source = Segment::new(source.as_str());
-            let (transaction, count) = *self.sources.get(&source)?;
+        sources: impl Iterator<Item = &'s str>,
+    ) -> OperationId {
+        let part = |source: &str| {
+            let (transaction, count) = *self.sources.get(source)?;
             let segment = Segment::new(target);
-            Some(Part { transaction, segment, count, source: Some(source) })
+            Some(Part { transaction, segment, count, source: Some(Segment::new(source)) })
         };
-        let parts = sources.iter().filter_map(part).collect();
-        let id = self.invoke(client, Operation::Commit { parts });
-        self.talks.entry(client).or_default().open.insert(request, id);
+        let parts = sources.filter_map(part).collect();
+        self.invoke(client, Operation::Commit { parts })
+    }
+
+    /// A client knows by what it was told later that these were merged.
+    pub(crate) fn merged<'s>(
+        &mut self,
+        client: usize,
+        target: &str,
+        sources: impl Iterator<Item = &'s str>,
+    ) {
+        let id = self.merging(client, target, sources);
+        self.end(id, Ok(Outcome::Done));
     }
 
     /// A client receives a command.
@@ -377,6 +310,10 @@ impl History {
         }
         match reply {
             Command::DataAppended(appended) => self.acknowledged(client, appended),
+            Command::InvalidEventNumber(invalid) => {
+                let writer = tag_of(invalid.writer_id);
+                self.stale(client, writer);
+            }
             Command::ConditionalCheckFailed(_) => {
                 if let Some(sent) = talk.appends.pop_front() {
                     self.end(sent.id, Err(Refusal::ConditionFailed));
@@ -391,6 +328,18 @@ impl History {
                     _ => {}
                 }
             }
+        }
+    }
+
+    /// The session of a writer is over: what it has in flight is not stored by it.
+    fn stale(&mut self, client: usize, writer: Writer) {
+        let Some(talk) = self.talks.get_mut(&client) else { return };
+        let (ended, others) = std::mem::take(&mut talk.appends)
+            .into_iter()
+            .partition::<VecDeque<Sent>, _>(|sent| sent.writer == writer);
+        talk.appends = others;
+        for sent in ended {
+            self.end(sent.id, Err(Refusal::Stale));
         }
     }
 
@@ -422,3 +371,6 @@ impl History {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,16 +4,13 @@ use thalweg_wire::{
     Command, GetStreamSegmentInfo, SealSegment, TruncateSegment, UpdateSegmentPolicy,
 };
 
-use super::reader::read_answer;
 use super::sequential::{Script, Step, unexpected};
 use super::{Context, no_token};
-use crate::model::segment::Before;
-use crate::trace::check;
 
 #[derive(Clone, Copy, Debug)]
 enum Question {
-    Info(Before),
-    Truncate(u64),
+    Info,
+    Truncate,
     Seal,
     Policy,
 }
@@ -53,23 +50,21 @@ impl Script for Keeper {
         }
         self.asked += 1;
         let choice = context.rng.below(10);
-        let model = context.shared.model.segment(&self.segment);
+        let certain = context.certain(&self.segment);
         let segment = self.segment.as_str().into();
         let delegation_token = no_token();
         let seals = self.duties.seals_after.is_some_and(|after| self.asked > after);
         let (question, command) = if seals && choice < 5 {
-            model.sealing();
             let command = SealSegment { request_id: request, segment, delegation_token };
             (Question::Seal, command.into())
         } else if self.duties.truncates && choice < 4 {
-            let most = model.seen_bytes().min(model.length_floor());
-            let least = model.start_floor();
+            let most = certain.seen.min(certain.length);
+            let least = certain.start;
             let offset = if most > least && context.rng.percent(80) {
                 least + context.rng.below((most - least) / 4 + 1)
             } else {
                 context.rng.between(0, most)
             };
-            model.truncating(offset);
             let truncation_offset = offset as i64;
             let command = TruncateSegment {
                 request_id: request,
@@ -77,7 +72,7 @@ impl Script for Keeper {
                 truncation_offset,
                 delegation_token,
             };
-            (Question::Truncate(offset), command.into())
+            (Question::Truncate, command.into())
         } else if choice == 9 {
             let command = UpdateSegmentPolicy {
                 request_id: request,
@@ -88,38 +83,27 @@ impl Script for Keeper {
             };
             (Question::Policy, command.into())
         } else {
-            let before = model.before();
             let command = GetStreamSegmentInfo { request_id: request, segment, delegation_token };
-            (Question::Info(before), command.into())
+            (Question::Info, command.into())
         };
         self.question = Some(question);
         Step::Ask(self.segment.clone(), command)
     }
 
     fn answered(&mut self, context: &mut Context<'_>, reply: Command) {
-        let name = self.segment.clone();
         match (self.question.take(), &reply) {
-            (Some(Question::Info(before)), Command::StreamSegmentInfo(_)) => {
-                read_answer(context, &name, 0, before, &reply);
+            (Some(Question::Info), Command::StreamSegmentInfo(_)) => {
+                context.trace().count("reads checked");
             }
-            (Some(Question::Truncate(offset)), Command::SegmentTruncated(_)) => {
+            (Some(Question::Truncate), Command::SegmentTruncated(_)) => {
                 context.trace().count("truncations");
-                context.model().segment(&name).starts_at(offset);
             }
-            (Some(Question::Truncate(offset)), Command::SegmentIsTruncated(refused)) => {
-                let start = refused.start_offset as u64;
-                let holds = offset < start;
-                check!(context.trace(), "S14", holds, "{name}: {offset} refused, start {start}");
-                context.model().segment(&name).starts_at(start);
-            }
-            (Some(Question::Seal), Command::SegmentSealed(_)) => {
-                context.trace().count("seals");
-                context.model().segment(&name).sealed();
-            }
-            (Some(Question::Policy), Command::SegmentPolicyUpdated(_)) => {}
-            (Some(Question::Policy), Command::SegmentIsSealed(_)) => {
-                context.model().segment(&name).sealed();
-            }
+            (Some(Question::Truncate), Command::SegmentIsTruncated(_)) => {}
+            (Some(Question::Seal), Command::SegmentSealed(_)) => context.trace().count("seals"),
+            (
+                Some(Question::Policy),
+                Command::SegmentPolicyUpdated(_) | Command::SegmentIsSealed(_),
+            ) => {}
             _ => unexpected(context, "a keeper", &reply),
         }
     }

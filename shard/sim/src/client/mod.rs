@@ -1,4 +1,5 @@
-//! Simulated clients: they speak the wire protocol, reconnect, resend, and tell the oracle.
+//! Simulated clients: they speak the wire protocol, reconnect and resend.
+//! What they say and hear is judged on its way (`history.rs`).
 //!
 //! A [`Client`] owns one connection and a [`Role`] that decides what to say. Roles that ask one
 //! thing at a time are scripts (`sequential.rs`); the pipelining writer is a role of its own.
@@ -16,14 +17,16 @@ pub(crate) mod transaction;
 pub(crate) mod verifier;
 pub(crate) mod writer;
 
+use std::collections::BTreeSet;
+
 use bytes::{Bytes, BytesMut};
+use thalweg_checker::Certain;
 use thalweg_core::id::ConnectionId;
 use thalweg_wire::{Command, Decoder, FRAME_BYTES_MAX, Hello, Message, Text};
 
 use self::history::History;
 use crate::clock::{Clock, MICROSECOND};
 use crate::link::{ClientEvent, SharedLinks};
-use crate::model::Model;
 use crate::options::Options;
 use crate::rng::Rng;
 use crate::router::Router;
@@ -74,9 +77,7 @@ pub(crate) struct Shared {
     pub(crate) trace: Trace,
     /// Connections.
     pub(crate) links: SharedLinks,
-    /// The oracle.
-    pub(crate) model: Model,
-    /// What was asked and told, judged.
+    /// The oracle: what was asked and told, judged.
     pub(crate) history: History,
     /// The world's options.
     pub(crate) options: Options,
@@ -84,6 +85,8 @@ pub(crate) struct Shared {
     pub(crate) router: Router,
     /// What the world is about.
     pub(crate) phase: Phase,
+    /// Segments that must be there in the end.
+    pub(crate) alive: BTreeSet<String>,
     /// Names that must be gone in the end.
     pub(crate) gone: Vec<String>,
     /// Operations that clients may still begin.
@@ -222,9 +225,9 @@ impl Context<'_> {
         &self.shared.trace
     }
 
-    /// The oracle.
-    pub(crate) fn model(&mut self) -> &mut Model {
-        &mut self.shared.model
+    /// What is certain of a segment.
+    pub(crate) fn certain(&self, segment: &str) -> Certain {
+        self.shared.history.certain(segment)
     }
 
     /// Whether clients should finish what they began and begin nothing.

@@ -4,14 +4,12 @@ use thalweg_wire::{Command, GetStreamSegmentInfo, ReadSegment};
 
 use super::sequential::{SHORT_WAIT, Script, Step, unexpected};
 use super::{Context, no_token};
-use crate::model::segment::Before;
 use crate::trace::check;
 
 /// The script.
 pub(crate) struct Reader {
     segment: String,
     offset: u64,
-    before: Option<Before>,
     /// Reads until it jumps elsewhere.
     patience: u64,
 }
@@ -19,18 +17,18 @@ pub(crate) struct Reader {
 impl Reader {
     /// A reader of `segment`, from its beginning.
     pub(crate) fn new(segment: &str) -> Self {
-        Self { segment: segment.to_owned(), offset: 0, before: None, patience: 30 }
+        Self { segment: segment.to_owned(), offset: 0, patience: 30 }
     }
 
     fn jump(&mut self, context: &mut Context<'_>) {
         self.patience = context.rng.between(1, 40);
         let choice = context.rng.below(4);
-        let segment = context.shared.model.segment(&self.segment);
+        let certain = context.certain(&self.segment);
         self.offset = match choice {
             0 => 0,
-            1 => segment.start_floor(),
-            2 => segment.seen_bytes(),
-            _ => context.rng.between(0, segment.length_floor()),
+            1 => certain.start,
+            2 => certain.seen,
+            _ => context.rng.between(0, certain.length),
         };
     }
 }
@@ -48,7 +46,6 @@ impl Script for Reader {
         if self.patience == 0 {
             self.jump(context);
         }
-        self.before = Some(context.model().segment(&self.segment).before());
         let segment = self.segment.as_str().into();
         let command = if context.rng.percent(8) {
             GetStreamSegmentInfo { request_id: request, segment, delegation_token: no_token() }
@@ -72,8 +69,7 @@ impl Script for Reader {
     }
 
     fn answered(&mut self, context: &mut Context<'_>, reply: Command) {
-        let Some(before) = self.before.take() else { return };
-        let next = read_answer(context, &self.segment, self.offset, before, &reply);
+        let next = read_answer(context, &self.segment, self.offset, &reply);
         match next {
             Progress::To(offset) => self.offset = offset,
             Progress::End => {
@@ -102,12 +98,12 @@ pub(crate) enum Progress {
     None,
 }
 
-/// Judges the answer to a read or a question for properties.
+/// Takes the answer to a read or a question for properties. Whether it is true is the history's
+/// business.
 pub(crate) fn read_answer(
     context: &mut Context<'_>,
     name: &str,
     offset: u64,
-    before: Before,
     reply: &Command,
 ) -> Progress {
     context.trace().count("reads checked");
@@ -116,26 +112,20 @@ pub(crate) fn read_answer(
             let echoes = read.offset == offset as i64 && read.segment == name;
             check!(context.trace(), "protocol", echoes, "read at {offset} answers {}", read.offset);
             let ends = read.end_of_segment;
-            context.model().segment(name).read(before, offset, &read.data, ends);
+            context.trace().add("bytes read", read.data.len() as u64);
             let end = offset + read.data.len() as u64;
             if ends { Progress::End } else { Progress::To(end) }
         }
-        Command::StreamSegmentInfo(info) => {
-            let (length, start) = (info.write_offset as u64, info.start_offset as u64);
-            context.model().segment(name).described(before, length, start, info.is_sealed);
-            Progress::None
-        }
+        Command::StreamSegmentInfo(_) => Progress::None,
         Command::SegmentIsTruncated(truncated) => {
             let start = truncated.start_offset as u64;
             let echoes = truncated.offset == offset as i64;
             check!(context.trace(), "protocol", echoes, "{truncated:?} to a read at {offset}");
-            context.model().segment(name).read_below_start(offset, start);
             Progress::To(start)
         }
         Command::SegmentIsSealed(sealed) => {
             let echoes = sealed.offset == offset as i64;
             check!(context.trace(), "protocol", echoes, "{sealed:?} to a read at {offset}");
-            context.model().segment(name).sealed();
             Progress::End
         }
         other => {

@@ -3,6 +3,7 @@
 //! Nothing of an earlier life may be seen in a later one: not a byte, not an event number.
 
 use bytes::BytesMut;
+use thalweg_checker::record::Discipline;
 use thalweg_core::id::ConnectionId;
 use thalweg_wire::{
     AppendBlockEnd, Command, CreateSegment, DeleteSegment, GetStreamSegmentInfo, NO_EVENT_NUMBER,
@@ -13,16 +14,14 @@ use super::reader::{Progress, read_answer};
 use super::sequential::{Script, Step, unexpected};
 use super::{Context, no_token};
 use crate::clock::MILLISECOND;
-use crate::model::segment::{Before, Discipline};
 use crate::payload::{EventIdentity, WriterTag};
-use crate::trace::check;
 
 #[derive(Clone, Copy, Debug)]
 enum Stage {
     Create,
     SetUp,
     Append,
-    Read { offset: u64, before: Before },
+    Read { offset: u64 },
     Delete,
     LookForGone,
 }
@@ -70,7 +69,6 @@ impl Recycler {
         }
         let count = (last - self.next + 1) as i32;
         self.next = last + 1;
-        context.model().segment(&self.name).submitted(self.tag, last);
         AppendBlockEnd {
             writer_id: self.tag.writer_id(),
             size_of_whole_events: data.len() as i32,
@@ -83,33 +81,25 @@ impl Recycler {
     }
 
     fn created(&mut self, context: &mut Context<'_>) {
-        context.shared.model.forget_segment(&self.name);
-        let segment = context.shared.model.segment(&self.name);
-        segment.add_writer(self.tag, Discipline::Dense { first: self.first });
-        let discipline = thalweg_checker::record::Discipline::Dense { first: self.first };
+        context.shared.alive.insert(self.name.clone());
+        let discipline = Discipline::Dense { first: self.first };
         context.shared.history.introduce(&self.name, self.tag, discipline);
         self.goal = self.first + context.rng.between(0, 12) as i64;
         self.stage = Stage::SetUp;
         context.trace().count("segment lives");
     }
 
-    fn start_reading(&mut self, context: &mut Context<'_>) {
-        let before = context.model().segment(&self.name).before();
-        self.stage = Stage::Read { offset: 0, before };
-    }
-
     fn read_on(&mut self, context: &mut Context<'_>, progress: Progress) {
         let Progress::To(offset) = progress else { return };
-        let segment = context.model().segment(&self.name);
-        if offset >= segment.length_floor() {
-            self.stage = Stage::Delete;
+        self.stage = if offset >= context.certain(&self.name).length {
+            Stage::Delete
         } else {
-            self.stage = Stage::Read { offset, before: segment.before() };
-        }
+            Stage::Read { offset }
+        };
     }
 
     fn is_gone(&mut self, context: &mut Context<'_>) {
-        context.shared.model.forget_segment(&self.name);
+        context.shared.alive.remove(&self.name);
         self.first += 1000;
         self.next = self.first;
         self.stage = if context.rng.percent(50) { Stage::LookForGone } else { Stage::Create };
@@ -155,7 +145,7 @@ impl Script for Recycler {
             }
             .into(),
             Stage::Append => self.append(context, request),
-            Stage::Read { offset, .. } => ReadSegment {
+            Stage::Read { offset } => ReadSegment {
                 segment,
                 offset: offset as i64,
                 suggested_length: context.rng.between(100, 100_000) as i32,
@@ -183,27 +173,20 @@ impl Script for Recycler {
             (Stage::SetUp, Command::AppendSetup(setup)) => {
                 let last = setup.last_event_number;
                 let last = (last != NO_EVENT_NUMBER).then_some(last);
-                let is_new = last.is_none_or(|last| last >= self.first);
-                check!(context.trace(), "S22", is_new, "{}: {last:?} outlived it", self.name);
-                let confirmed = context.model().segment(&self.name).confirmed(self.tag);
-                context.model().segment(&self.name).set_up(self.tag, last, confirmed);
                 self.next = last.map_or(self.first, |last| last + 1);
                 self.stage = Stage::Append;
                 if self.next > self.goal {
-                    self.start_reading(context);
+                    self.stage = Stage::Read { offset: 0 };
                 }
             }
             (Stage::Append, Command::DataAppended(appended)) => {
-                let (number, length) =
-                    (appended.event_number, appended.current_segment_write_offset as u64);
                 context.trace().count("appends acknowledged");
-                context.model().segment(&self.name).acknowledged(self.tag, number, length);
-                if number >= self.goal {
-                    self.start_reading(context);
+                if appended.event_number >= self.goal {
+                    self.stage = Stage::Read { offset: 0 };
                 }
             }
-            (Stage::Read { offset, before }, _) => {
-                let progress = read_answer(context, &self.name.clone(), offset, before, &reply);
+            (Stage::Read { offset }, _) => {
+                let progress = read_answer(context, &self.name.clone(), offset, &reply);
                 self.read_on(context, progress);
             }
             (Stage::Delete, Command::SegmentDeleted(_)) => self.is_gone(context),

@@ -11,7 +11,6 @@ use thalweg_wire::{
 
 use super::sequential::{Script, Step, unexpected};
 use super::{Context, no_token};
-use crate::model::table::Stored;
 use crate::trace::check;
 
 /// Keys that are always written together.
@@ -38,12 +37,21 @@ pub(crate) fn owner_prefix(owner: usize) -> String {
 #[derive(Debug)]
 enum Question {
     Get(Vec<Bytes>),
-    Put { entries: Vec<(Bytes, Bytes)>, floor: i64 },
+    Put(Vec<Bytes>),
     Remove(Bytes),
-    CounterGet { key: Bytes, floor: i64 },
-    CounterPut { key: Bytes, value: i64, floor: i64 },
+    CounterGet(Bytes),
+    CounterPut { key: Bytes, value: i64 },
     Iterate,
     Delta,
+}
+
+/// What an owner was last told about a key of its own.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    /// `None` when it is absent.
+    version: Option<i64>,
+    /// A put under the condition "absent" was lost: it may come back to life after a removal.
+    may_revive: bool,
 }
 
 /// The script.
@@ -54,6 +62,7 @@ pub(crate) struct TableUser {
     stamp: u64,
     value_bytes_max: u64,
     needs_read: bool,
+    known: BTreeMap<Bytes, Known>,
     question: Option<Question>,
     /// A counter as read: key, value, version.
     counter: Option<(Bytes, i64, i64)>,
@@ -64,16 +73,16 @@ pub(crate) struct TableUser {
 #[derive(Debug, Default)]
 struct Walk {
     is_delta: bool,
-    found: BTreeMap<Bytes, Stored>,
+    /// What it met, each key as it was met last.
+    met: BTreeMap<Bytes, TableEntry>,
     token: Bytes,
     from: Bytes,
     position: i64,
 }
 
-/// Whether entries show a version that stands for absence.
-pub(crate) fn stored_in(entry: &TableEntry) -> Option<Stored> {
-    (entry.key.version != KEY_NOT_EXISTS)
-        .then(|| Stored { value: entry.value.clone(), version: entry.key.version })
+/// The version of an entry that is there.
+fn version_in(entry: &TableEntry) -> Option<i64> {
+    (entry.key.version != KEY_NOT_EXISTS).then_some(entry.key.version)
 }
 
 /// Asks for keys.
@@ -94,6 +103,7 @@ impl TableUser {
             stamp: 0,
             value_bytes_max,
             needs_read: true,
+            known: BTreeMap::new(),
             question: None,
             counter: None,
             walk: None,
@@ -108,32 +118,33 @@ impl TableUser {
         (0..OWN_KEYS).map(|index| self.key(index)).collect()
     }
 
-    fn condition(&self, context: &mut Context<'_>, key: &Bytes) -> i64 {
-        context
-            .model()
-            .table(&self.table)
-            .certain(key)
-            .map_or(KEY_NOT_EXISTS, |stored| stored.version)
+    /// Owners change their keys one request at a time and always under a version, so that a request
+    /// whose answer was lost either happens before the next one or never.
+    fn condition(&self, key: &Bytes) -> i64 {
+        self.known.get(key).and_then(|known| known.version).unwrap_or(KEY_NOT_EXISTS)
+    }
+
+    fn learn(&mut self, key: &Bytes, version: Option<i64>) {
+        self.known.entry(key.clone()).or_default().version = version;
+    }
+
+    /// Whether the key may be removed without losing sight of it.
+    fn may_remove(&self, key: &Bytes) -> bool {
+        self.known.get(key).is_some_and(|known| known.version.is_some() && !known.may_revive)
     }
 
     fn put(&mut self, context: &mut Context<'_>, request: i64, keys: Vec<Bytes>) -> Command {
         self.stamp += 1;
-        let floor = context.model().table(&self.table).version_floor();
-        let mut put = Vec::new();
         let mut entries = Vec::new();
-        for key in keys {
+        for key in &keys {
             let mut value = BytesMut::new();
             value.put_u64(self.stamp);
             let filler = context.rng.below(self.value_bytes_max) as usize;
             value.put_bytes(self.stamp as u8, filler);
-            let value = value.freeze();
-            let version = self.condition(context, &key);
-            context.model().table(&self.table).changing(&key, Some(value.clone()));
-            let wire_key = TableKey { key: key.clone(), version };
-            entries.push(TableEntry { key: wire_key, value: value.clone() });
-            put.push((key, value));
+            let wire_key = TableKey { key: key.clone(), version: self.condition(key) };
+            entries.push(TableEntry { key: wire_key, value: value.freeze() });
         }
-        self.question = Some(Question::Put { entries: put, floor });
+        self.question = Some(Question::Put(keys));
         self.update(request, entries)
     }
 
@@ -148,9 +159,8 @@ impl TableUser {
         .into()
     }
 
-    fn remove(&mut self, context: &mut Context<'_>, request: i64, key: Bytes) -> Command {
-        let version = self.condition(context, &key);
-        context.model().table(&self.table).changing(&key, None);
+    fn remove(&mut self, request: i64, key: Bytes) -> Command {
+        let version = self.condition(&key);
         self.question = Some(Question::Remove(key.clone()));
         RemoveTableKeys {
             request_id: request,
@@ -163,22 +173,17 @@ impl TableUser {
     }
 
     fn count(&mut self, context: &mut Context<'_>, request: i64) -> Command {
-        let counter = |table: &str, key: &Bytes| format!("{table} {key:?}");
         if let Some((key, value, version)) = self.counter.take() {
-            let model = context.model().counter(&counter(&self.table, &key));
-            model.attempted(value);
-            let floor = model.floor();
             let entry = TableEntry {
                 key: TableKey { key: key.clone(), version },
                 value: Bytes::copy_from_slice(&(value + 1).to_be_bytes()),
             };
-            self.question = Some(Question::CounterPut { key, value, floor });
+            self.question = Some(Question::CounterPut { key, value });
             return self.update(request, vec![entry]);
         }
         let key = table_key("c/", context.rng.below(COUNTERS), self.key_length);
-        let floor = context.model().counter(&counter(&self.table, &key)).floor();
         let command = ask_keys(&self.table, request, std::slice::from_ref(&key));
-        self.question = Some(Question::CounterGet { key, floor });
+        self.question = Some(Question::CounterGet(key));
         command
     }
 
@@ -217,68 +222,49 @@ impl TableUser {
         let is_paired = keys.len() == entries.len()
             && keys.iter().zip(entries).all(|(key, entry)| *key == entry.key.key);
         check!(context.trace(), "protocol", is_paired, "{name}: {keys:?} answered {entries:?}");
+        context.trace().count("table reads checked");
         for entry in entries {
-            context.model().table(&self.table).read(&entry.key.key, stored_in(entry));
+            self.learn(&entry.key.key, version_in(entry));
         }
         let stamps: Vec<Option<Bytes>> = entries
             .iter()
             .take(GROUP_KEYS as usize)
-            .map(|entry| stored_in(entry).map(|stored| stored.value.slice(..8)))
+            .map(|entry| version_in(entry).map(|_| entry.value.slice(..8)))
             .collect();
-        let is_whole = stamps.windows(2).all(|pair| pair[0] == pair[1]);
+        let (name, is_whole) = (&self.table, stamps.windows(2).all(|pair| pair[0] == pair[1]));
         check!(context.trace(), "S12", is_whole, "{name}: a batch is there in part: {stamps:?}");
         self.needs_read = false;
     }
 
-    fn was_put(
-        &mut self,
-        context: &mut Context<'_>,
-        entries: Vec<(Bytes, Bytes)>,
-        floor: i64,
-        versions: &[i64],
-    ) {
-        let name = &self.table;
-        let fits =
-            versions.len() == entries.len() && versions.windows(2).all(|two| two[0] < two[1]);
-        check!(context.trace(), "S12", fits, "{name}: versions {versions:?} for {entries:?}");
-        for ((key, value), version) in entries.into_iter().zip(versions) {
-            context.model().table(&self.table).put(&key, value, *version, floor);
+    fn was_put(&mut self, context: &mut Context<'_>, keys: &[Bytes], versions: &[i64]) {
+        for (key, version) in keys.iter().zip(versions) {
+            self.learn(key, Some(*version));
         }
         context.trace().count("table updates acknowledged");
     }
 
-    fn was_refused(&mut self, context: &mut Context<'_>, keys: &[Bytes]) {
-        let table = context.model().table(&self.table);
-        keys.iter().for_each(|key| table.refused(key));
-        table.check_refusal(keys);
-        self.needs_read = true;
-    }
-
     fn counted(&mut self, context: &mut Context<'_>, question: Question, reply: &Command) {
-        let counter = |table: &str, key: &Bytes| format!("{table} {key:?}");
         match (question, reply) {
-            (Question::CounterGet { key, floor }, Command::TableRead(read)) => {
+            (Question::CounterGet(key), Command::TableRead(read)) => {
                 let Some(entry) = read.entries.first() else {
                     unexpected(context, "a key", reply);
                     return;
                 };
                 let value = <[u8; 8]>::try_from(&entry.value[..]).map_or(0, i64::from_be_bytes);
-                context.model().counter(&counter(&self.table, &key)).read(value, floor);
                 if context.rng.percent(80) {
                     self.counter = Some((key, value, entry.key.version));
                 }
             }
-            (Question::CounterPut { key, value, .. }, Command::TableEntriesUpdated(updated)) => {
-                context.model().counter(&counter(&self.table, &key)).raised(value);
+            (Question::CounterPut { key, value }, Command::TableEntriesUpdated(updated)) => {
                 if context.rng.percent(50) {
                     let version = updated.updated_versions.first().copied().unwrap_or(0);
                     self.counter = Some((key, value + 1, version));
                 }
             }
             (
-                Question::CounterPut { key, value, floor },
+                Question::CounterPut { .. },
                 Command::TableKeyBadVersion(_) | Command::TableKeyDoesNotExist(_),
-            ) => context.model().counter(&counter(&self.table, &key)).refused(value, floor),
+            ) => {}
             (question, reply) => unexpected(context, &format!("{question:?}"), reply),
         }
     }
@@ -288,15 +274,14 @@ impl TableUser {
         for entry in entries {
             let key = entry.key.key.clone();
             walk.from = key.clone();
-            let stored = Stored { value: entry.value.clone(), version: entry.key.version };
-            let earlier = walk.found.insert(key, stored);
+            let earlier = walk.met.insert(key, entry.clone());
             let holds = walk.is_delta || earlier.is_none();
             let name = &self.table;
             check!(context.trace(), "S12", holds, "{name}: {:?} iterated twice", entry.key.key);
         }
         if entries.is_empty() {
             let walk = self.walk.take().unwrap_or_default();
-            check_walk(context, &self.table, &self.prefix, &walk.found);
+            context.shared.history.walk_ends(context.client, walk.met.values());
             return;
         }
         if self.key_length > 0 {
@@ -313,32 +298,6 @@ impl TableUser {
             walk.from = Bytes::new();
             walk.token = token.clone();
         }
-    }
-}
-
-/// Holds the outcome of a whole iteration against the keys of one owner, none of which changed
-/// meanwhile.
-pub(crate) fn check_walk(
-    context: &mut Context<'_>,
-    table: &str,
-    prefix: &str,
-    found: &BTreeMap<Bytes, Stored>,
-) {
-    context.trace().count("table iterations checked");
-    let expected = context.model().table(table).keys_with_prefix(prefix.as_bytes());
-    for (key, certain, is_open) in &expected {
-        let holds = *is_open || found.get(key) == certain.as_ref();
-        let seen = found.get(key);
-        check!(
-            context.trace(),
-            "S12",
-            holds,
-            "{table}: iteration has {seen:?} for {key:?}, certain is {certain:?}"
-        );
-    }
-    for key in found.keys().filter(|key| key.starts_with(prefix.as_bytes())) {
-        let is_known = expected.iter().any(|(known, ..)| known == key);
-        check!(context.trace(), "S12", is_known, "{table}: {key:?} was never written");
     }
 }
 
@@ -368,13 +327,12 @@ impl Script for TableUser {
                 self.put(context, request, keys)
             }
             5..9 => self.put(context, request, vec![single]),
-            9..12 if context.model().table(&table).may_remove(&single) => {
-                self.remove(context, request, single)
-            }
+            9..12 if self.may_remove(&single) => self.remove(request, single),
             12..17 => self.count(context, request),
             17 => {
                 let is_delta = self.key_length == 0 && context.rng.percent(50);
                 self.walk = Some(Walk { is_delta, ..Walk::default() });
+                context.shared.history.walk_begins(context.client, &table);
                 self.walk_on(context, request)
             }
             _ => {
@@ -393,23 +351,14 @@ impl Script for TableUser {
             (Question::Get(keys), Command::TableRead(read)) => {
                 self.got(context, &keys, &read.entries);
             }
-            (Question::Put { entries, floor }, Command::TableEntriesUpdated(updated)) => {
-                self.was_put(context, entries, floor, &updated.updated_versions);
+            (Question::Put(keys), Command::TableEntriesUpdated(updated)) => {
+                self.was_put(context, &keys, &updated.updated_versions);
             }
+            (Question::Remove(key), Command::TableKeysRemoved(_)) => self.learn(&key, None),
             (
-                Question::Put { entries, .. },
+                Question::Put(_) | Question::Remove(_),
                 Command::TableKeyBadVersion(_) | Command::TableKeyDoesNotExist(_),
-            ) => {
-                let keys: Vec<Bytes> = entries.into_iter().map(|(key, _)| key).collect();
-                self.was_refused(context, &keys);
-            }
-            (Question::Remove(key), Command::TableKeysRemoved(_)) => {
-                context.model().table(&self.table).removed(&key);
-            }
-            (
-                Question::Remove(key),
-                Command::TableKeyBadVersion(_) | Command::TableKeyDoesNotExist(_),
-            ) => self.was_refused(context, &[key]),
+            ) => self.needs_read = true,
             (Question::Iterate, Command::TableEntriesRead(read)) => {
                 self.walked(context, &read.entries, &read.continuation_token);
             }
@@ -419,7 +368,7 @@ impl Script for TableUser {
                 }
                 self.walked(context, &read.entries, &Bytes::new());
             }
-            (question @ (Question::CounterGet { .. } | Question::CounterPut { .. }), reply) => {
+            (question @ (Question::CounterGet(_) | Question::CounterPut { .. }), reply) => {
                 self.counted(context, question, &reply);
             }
             (question, reply) => unexpected(context, &format!("{question:?}"), &reply),
@@ -429,10 +378,13 @@ impl Script for TableUser {
     fn disconnected(&mut self, context: &mut Context<'_>, _is_asking: bool) {
         self.counter = None;
         self.walk = None;
+        context.shared.history.walk_lost(context.client);
         match self.question.take() {
-            Some(Question::Put { entries, .. }) => {
-                let table = context.model().table(&self.table);
-                entries.iter().for_each(|(key, _)| table.lost(key));
+            Some(Question::Put(keys)) => {
+                for key in keys {
+                    let known = self.known.entry(key).or_default();
+                    known.may_revive |= known.version.is_none();
+                }
                 self.needs_read = true;
             }
             Some(Question::Remove(_)) => self.needs_read = true,

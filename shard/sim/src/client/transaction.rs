@@ -2,6 +2,7 @@
 //! connection, and transaction segments that survive it. Some are dropped instead.
 
 use bytes::BytesMut;
+use thalweg_checker::record::Discipline;
 use thalweg_wire::{
     AppendBlockEnd, Command, CreateSegment, CreateTransientSegment, DeleteSegment, MergeSegments,
     MergeSegmentsBatch, NO_EVENT_NUMBER, SealSegment, SetupAppend,
@@ -9,7 +10,6 @@ use thalweg_wire::{
 
 use super::sequential::{Script, Step, unexpected};
 use super::{Context, no_token};
-use crate::model::segment::Discipline;
 use crate::payload::{EventIdentity, WriterTag};
 use crate::trace::{check, trace};
 
@@ -77,9 +77,7 @@ impl Transaction {
         let name = format!("{}#transaction.{:032x}", self.target, tag.writer_id());
         let source =
             Source { name, is_transient, tag, count, next: 0, bytes: 0, is_blurred: false };
-        context.model().segment(&self.target).add_writer(tag, Discipline::Atomic { count });
-        let discipline = thalweg_checker::record::Discipline::Atomic;
-        context.shared.history.introduce(&self.target, tag, discipline);
+        context.shared.history.introduce(&self.target, tag, Discipline::Atomic);
         self.source = Some(source);
         self.stage = Stage::Create;
         self.is_set_up = false;
@@ -137,11 +135,8 @@ impl Transaction {
         .into()
     }
 
-    fn merge(&mut self, context: &mut Context<'_>, source: &Source, request: i64) -> Command {
+    fn merge(&mut self, source: &Source, request: i64) -> Command {
         let sources: Vec<&Source> = self.ready.iter().chain([source]).collect();
-        for source in &sources {
-            context.model().segment(&self.target).merging(source.tag);
-        }
         self.is_merge_open = true;
         if sources.len() == 1 && !self.is_batch {
             return MergeSegments {
@@ -162,19 +157,14 @@ impl Transaction {
         .into()
     }
 
-    fn merged(&mut self, context: &mut Context<'_>, source: Source, length: i64) {
+    fn merged(&mut self, context: &mut Context<'_>, source: Source) {
         context.trace().count("merges acknowledged");
         let last = self.ready.drain(..).chain([source]);
         for source in last {
             trace!(context.trace(), "client {} merged {:?}", context.client, source.tag);
-            let target = context.model().segment(&self.target);
-            target.set_up(source.tag, Some(source.count - 1), None);
             if !source.is_blurred {
                 context.shared.gone.push(source.name);
             }
-        }
-        if let Ok(length) = u64::try_from(length) {
-            context.model().segment(&self.target).grew(length);
         }
         self.is_merge_open = false;
     }
@@ -269,7 +259,7 @@ impl Script for Transaction {
                 delegation_token: no_token(),
             }
             .into(),
-            Stage::Merge => self.merge(context, &source, request),
+            Stage::Merge => self.merge(&source, request),
             Stage::Drop => DeleteSegment {
                 request_id: request,
                 segment: source.name.as_str().into(),
@@ -285,20 +275,19 @@ impl Script for Transaction {
     fn answered(&mut self, context: &mut Context<'_>, reply: Command) {
         let Some(mut source) = self.source.take() else { return };
         match (self.stage, &reply) {
-            (Stage::Merge, Command::SegmentsMerged(merged)) => {
-                self.merged(context, source, merged.new_target_write_offset);
-            }
+            (Stage::Merge, Command::SegmentsMerged(_)) => self.merged(context, source),
             (Stage::Merge, Command::NoSuchSegment(missing))
                 if source.is_blurred && missing.segment == source.name.as_str() =>
             {
-                self.merged(context, source, 0);
+                // The merge whose answer was lost took it: nobody deletes it.
+                let sources = self.ready.iter().chain([&source]).map(|source| &*source.name);
+                context.shared.history.merged(context.client, &self.target, sources);
+                self.merged(context, source);
             }
             (Stage::Merge, Command::SegmentsBatchMerged(batch)) => {
                 let is_whole = batch.merged.len() == self.ready.len() + 1;
                 check!(context.trace(), "protocol", is_whole, "{batch:?}");
-                let length =
-                    batch.merged.iter().map(|one| one.new_target_write_offset).max().unwrap_or(0);
-                self.merged(context, source, length);
+                self.merged(context, source);
             }
             (Stage::Drop, Command::SegmentDeleted(_)) => {
                 if !source.is_blurred {

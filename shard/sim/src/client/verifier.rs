@@ -1,19 +1,17 @@
-//! Reads everything back when all is quiet, and holds it against the oracle.
+//! Reads everything back when all is quiet, for the oracle to judge; looks that all of it is there.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use thalweg_wire::{
-    Command, GetStreamSegmentInfo, IterationArguments, ReadSegment, ReadTableEntries,
+    Command, GetStreamSegmentInfo, IterationArguments, ReadSegment, ReadTableEntries, TableEntry,
 };
 
 use super::counter::{ask_counter, counter_in};
 use super::reader::read_answer;
 use super::sequential::{Script, Step, unexpected};
-use super::table::{ask_keys, check_walk, stored_in};
+use super::table::ask_keys;
 use super::{Context, no_token};
-use crate::model::segment::Before;
-use crate::model::table::Stored;
 use crate::trace::{check, trace};
 
 #[derive(Clone, Debug)]
@@ -30,9 +28,9 @@ enum Task {
 
 #[derive(Debug)]
 enum Question {
-    Info(Before),
-    Read { offset: u64, length: u64, before: Before },
-    Counter(i64),
+    Info,
+    Read { offset: u64, length: u64 },
+    Counter,
     Keys(Vec<Bytes>),
     Iterate,
     Gone,
@@ -43,7 +41,7 @@ pub(crate) struct Verifier {
     tasks: Vec<Task>,
     /// Where the present task stands: what is to be asked next.
     read: Option<(u64, u64)>,
-    found: BTreeMap<Bytes, Stored>,
+    met: BTreeMap<Bytes, TableEntry>,
     token: Bytes,
     from: Bytes,
     is_iterating: bool,
@@ -71,7 +69,7 @@ impl Verifier {
         Self {
             tasks,
             read: None,
-            found: BTreeMap::new(),
+            met: BTreeMap::new(),
             token: Bytes::new(),
             from: Bytes::new(),
             is_iterating: false,
@@ -79,26 +77,24 @@ impl Verifier {
         }
     }
 
-    fn info(&mut self, context: &mut Context<'_>, name: &str, request: i64, gone: bool) -> Command {
-        self.question = Some(if gone {
-            Question::Gone
-        } else {
-            Question::Info(context.model().segment(name).before())
-        });
+    fn info(&mut self, name: &str, request: i64, question: Question) -> Command {
+        self.question = Some(question);
         let segment = name.into();
         GetStreamSegmentInfo { request_id: request, segment, delegation_token: no_token() }.into()
     }
 
     fn walk(&mut self, context: &mut Context<'_>, name: &str, request: i64) -> Command {
         if !self.is_iterating {
-            let keys = context.model().table(name).keys_with_prefix(b"");
-            let keys: Vec<Bytes> = keys.into_iter().map(|(key, ..)| key).collect();
+            let keys = context.shared.history.keys(name);
             if !keys.is_empty() {
                 let command = ask_keys(name, request, &keys);
                 self.question = Some(Question::Keys(keys));
                 return command;
             }
             self.is_iterating = true;
+        }
+        if self.met.is_empty() {
+            context.shared.history.walk_begins(context.client, name);
         }
         self.question = Some(Question::Iterate);
         ReadTableEntries {
@@ -127,8 +123,7 @@ impl Verifier {
             return;
         };
         for entry in &page.entries {
-            let stored = Stored { value: entry.value.clone(), version: entry.key.version };
-            let earlier = self.found.insert(entry.key.key.clone(), stored);
+            let earlier = self.met.insert(entry.key.key.clone(), entry.clone());
             let key = &entry.key.key;
             check!(context.trace(), "S12", earlier.is_none(), "{name}: {key:?} iterated twice");
         }
@@ -147,7 +142,8 @@ impl Verifier {
             }
             return;
         }
-        check_walk(context, name, "o", &std::mem::take(&mut self.found));
+        let met = std::mem::take(&mut self.met);
+        context.shared.history.walk_ends(context.client, met.values());
         self.is_iterating = false;
         self.token = Bytes::new();
         self.from = Bytes::new();
@@ -156,14 +152,14 @@ impl Verifier {
 
     fn segment_answered(&mut self, context: &mut Context<'_>, name: &str, reply: &Command) {
         match self.question.take() {
-            Some(Question::Info(before)) => {
-                read_answer(context, name, 0, before, reply);
+            Some(Question::Info) => {
+                read_answer(context, name, 0, reply);
                 if let Command::StreamSegmentInfo(info) = reply {
                     self.read = Some((info.start_offset as u64, info.write_offset as u64));
                 }
             }
-            Some(Question::Read { offset, length, before }) => {
-                read_answer(context, name, offset, before, reply);
+            Some(Question::Read { offset, length }) => {
+                read_answer(context, name, offset, reply);
                 let Command::SegmentRead(read) = reply else { return };
                 let progresses = !read.data.is_empty();
                 check!(
@@ -193,19 +189,17 @@ impl Script for Verifier {
         match task {
             Task::Segment(name) => {
                 let Some((offset, length)) = self.read else {
-                    let command = self.info(context, &name, request, false);
+                    let command = self.info(&name, request, Question::Info);
                     return Step::Ask(name, command);
                 };
                 if offset >= length {
                     trace!(context.trace(), "{name} is read back, {length} bytes");
-                    context.model().segment(&name).finished(length);
                     context.shared.history.read_back(&name, length);
                     self.tasks.pop();
                     self.read = None;
                     return Step::Wait(1);
                 }
-                let before = context.model().segment(&name).before();
-                self.question = Some(Question::Read { offset, length, before });
+                self.question = Some(Question::Read { offset, length });
                 let command = ReadSegment {
                     segment: name.as_str().into(),
                     offset: offset as i64,
@@ -216,8 +210,7 @@ impl Script for Verifier {
                 Step::Ask(name, command.into())
             }
             Task::Counter(name) => {
-                let floor = context.model().counter(&name).floor();
-                self.question = Some(Question::Counter(floor));
+                self.question = Some(Question::Counter);
                 let command = ask_counter(&name, request);
                 Step::Ask(name, command)
             }
@@ -226,7 +219,7 @@ impl Script for Verifier {
                 Step::Ask(name, command)
             }
             Task::Gone(name) => {
-                let command = self.info(context, &name, request, true);
+                let command = self.info(&name, request, Question::Gone);
                 Step::Ask(name, command)
             }
         }
@@ -236,11 +229,10 @@ impl Script for Verifier {
         let Some(task) = self.tasks.last().cloned() else { return };
         match task {
             Task::Segment(name) => self.segment_answered(context, &name, &reply),
-            Task::Counter(name) => {
-                let Some(Question::Counter(floor)) = self.question.take() else { return };
-                match counter_in(&reply) {
-                    Some(value) => context.model().counter(&name).read(value, floor),
-                    None => unexpected(context, "a counter", &reply),
+            Task::Counter(_) => {
+                let Some(Question::Counter) = self.question.take() else { return };
+                if counter_in(&reply).is_none() {
+                    unexpected(context, "a counter", &reply);
                 }
                 self.tasks.pop();
             }
@@ -248,9 +240,7 @@ impl Script for Verifier {
                 (Some(Question::Keys(keys)), Command::TableRead(read)) => {
                     let is_whole = keys.len() == read.entries.len();
                     check!(context.trace(), "protocol", is_whole, "{name}: {keys:?} {reply:?}");
-                    for entry in &read.entries {
-                        context.model().table(&name).read(&entry.key.key, stored_in(entry));
-                    }
+                    context.trace().count("table reads checked");
                     self.is_iterating = true;
                 }
                 (Some(Question::Iterate), _) => self.iterated(context, &name, key_length, &reply),
@@ -264,10 +254,11 @@ impl Script for Verifier {
         }
     }
 
-    fn disconnected(&mut self, _context: &mut Context<'_>, _is_asking: bool) {
+    fn disconnected(&mut self, context: &mut Context<'_>, _is_asking: bool) {
+        context.shared.history.walk_lost(context.client);
         self.question = None;
         self.is_iterating = false;
-        self.found.clear();
+        self.met.clear();
         self.token = Bytes::new();
         self.from = Bytes::new();
     }

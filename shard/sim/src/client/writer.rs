@@ -19,7 +19,7 @@ const PATIENCE: u64 = 20 * SECOND;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Disconnected,
-    SettingUp { confirmed: Option<i64> },
+    SettingUp,
     Ready,
 }
 
@@ -110,8 +110,7 @@ impl Writer {
             delegation_token: no_token(),
         };
         context.send(&command.into());
-        let confirmed = context.model().segment(&self.segment).confirmed(self.tag);
-        self.state = State::SettingUp { confirmed };
+        self.state = State::SettingUp;
         self.deadline = context.now() + PATIENCE;
         context.wake_only_in(PATIENCE);
     }
@@ -147,7 +146,6 @@ impl Writer {
         let last = first + count - 1;
         self.next = last + 1;
         self.highest_sent = self.highest_sent.max(last);
-        context.model().segment(&self.segment).submitted(self.tag, last);
         let sizes = context.shared.options.event_sizes;
         let mut data = BytesMut::new();
         let mut whole = 0;
@@ -204,12 +202,6 @@ impl Writer {
             Command::AppendSetup(setup) => self.is_set_up(context, &setup),
             Command::DataAppended(appended) => self.appended(context, &appended),
             Command::SegmentIsSealed(_) => {
-                let (tag, level, has_twin) = (self.tag, self.level, self.has_twin);
-                let segment = context.model().segment(&self.segment);
-                segment.sealed();
-                if !has_twin {
-                    segment.limited(tag, (level != NO_EVENT_NUMBER).then_some(level));
-                }
                 self.is_done = true;
                 context.close();
             }
@@ -233,15 +225,14 @@ impl Writer {
     }
 
     fn is_set_up(&mut self, context: &mut Context<'_>, setup: &AppendSetup) {
-        let State::SettingUp { confirmed } = self.state else {
+        if self.state != State::SettingUp {
             context.trace().violation("protocol", format_args!("unasked AppendSetup"));
             return;
-        };
+        }
         let is_mine = setup.request_id == self.request && setup.segment == self.segment.as_str();
         check!(context.trace(), "protocol", is_mine, "{setup:?} is not what was asked for");
         self.level = setup.last_event_number;
         let last = (self.level != NO_EVENT_NUMBER).then_some(self.level);
-        context.model().segment(&self.segment).set_up(self.tag, last, confirmed);
         let client = context.client;
         trace!(context.trace(), "client {client} resumes {:?} after {last:?}", self.tag);
         self.next = last.map_or(1, |last| last + 1);
@@ -274,15 +265,13 @@ impl Writer {
             self.in_flight.pop_front();
             context.trace().count("appends acknowledged");
         }
-        let length = u64::try_from(appended.current_segment_write_offset).unwrap_or(0);
-        context.model().segment(&self.segment).acknowledged(self.tag, number, length);
         self.deadline = if self.in_flight.is_empty() { u64::MAX } else { context.now() + PATIENCE };
         let pause = context.pause(self.think_us_max);
         context.wake_in(pause);
     }
 
     fn lose(&mut self, context: &mut Context<'_>, pause_us_max: u64) {
-        self.ghosts += u32::from(matches!(self.state, State::SettingUp { .. }));
+        self.ghosts += u32::from(self.state == State::SettingUp);
         self.state = State::Disconnected;
         self.in_flight.clear();
         self.deadline = u64::MAX;
