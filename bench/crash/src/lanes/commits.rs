@@ -34,7 +34,7 @@ const SEGMENTS: i32 = 3;
 /// Transactions open at a time.
 const OPEN_MAX: usize = 8;
 /// The stream is replaced by a new one when it is longer.
-const LENGTH_MAX: i64 = 512 << 10;
+const LENGTH_MAX: u64 = 512 << 10;
 /// Longest time in which what was told committed is in the stream, and what was told aborted gone.
 const END_MAX: Duration = Duration::from_secs(60);
 /// Bytes read back at a time.
@@ -285,7 +285,7 @@ impl Lane for Commits {
         let mut store = Witness::new(route, &history);
         self.settle(&mut controller, &mut store.store)?;
         let verified = self.read_back(&mut store)?;
-        if verified.bytes > LENGTH_MAX.unsigned_abs() {
+        if verified.bytes > LENGTH_MAX {
             self.replace(&mut controller, &mut store)?;
         }
         Ok(verified)

@@ -24,7 +24,7 @@ use crate::store::{EVENT_COUNT, Route};
 use crate::wire::Trouble;
 use crate::witness::{Reading, Witness};
 
-use super::writers;
+use super::{Growth, writers};
 
 mod rival;
 
@@ -144,20 +144,24 @@ pub(crate) struct Rivals {
     stage: Stage,
     generation: u64,
     is_created: bool,
+    growth: Growth,
     rivals: [Rival; 2],
     acknowledged: AtomicU64,
     reconnects: AtomicU64,
+    dice: Dice,
 }
 
 impl Rivals {
-    pub(crate) fn new(history: &Arc<History>, mut dice: Dice) -> Self {
+    pub(crate) fn new(history: &Arc<History>, growth: Growth, mut dice: Dice) -> Self {
         Self {
             stage: Stage::new(0, history),
             generation: 0,
             is_created: false,
+            growth,
             rivals: [Rival::new(dice.split(0)), Rival::new(dice.split(1))],
             acknowledged: AtomicU64::new(0),
             reconnects: AtomicU64::new(0),
+            dice: dice.split(2),
         }
     }
 
@@ -165,8 +169,8 @@ impl Rivals {
         if self.is_created {
             return Ok(());
         }
-        let mut store = Witness::new(&route.direct(), &self.stage.history);
-        // One that was asked for and not answered may be there.
+        let mut store = Witness::new(route, &self.stage.history);
+        // One that was asked for and not answered may be there, or still come.
         store.create(&self.stage.name)?;
         self.is_created = true;
         self.stage.history.note(Happened::Writer {
@@ -221,8 +225,8 @@ impl Lane for Rivals {
     /// One connection goes through the proxy, where there is one, so that what it sends arrives
     /// late; the other does not.
     fn work(&mut self, route: &Route) -> Result<(), Trouble> {
-        self.create(route)?;
         let near = Route { addresses: route.server.clone(), ..route.clone() };
+        self.create(&near)?;
         let [first, second] = &mut self.rivals;
         let (stage, acknowledged, reconnects) = (&self.stage, &self.acknowledged, &self.reconnects);
         thread::scope(|scope| {
@@ -259,7 +263,9 @@ impl Lane for Rivals {
         for (key, numbers) in keys {
             self.stage.ledger().judge(key, numbers)?;
         }
-        if length > LENGTH_MAX {
+        // In a journal that is full it does not grow, and nothing else lets go of its files.
+        let is_over = self.growth == Growth::Long && self.dice.one_in(8);
+        if is_over || length > LENGTH_MAX {
             ensure!(store.delete(&name)?, "{name} was gone");
             self.generation += 1;
             self.stage = Stage::new(self.generation, &history);
