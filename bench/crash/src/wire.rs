@@ -16,7 +16,7 @@ use thalweg_wire::{
 };
 
 /// Why there is no reply, or none that helps.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Trouble {
     /// The connection ended: the server closed it, is gone, or the network broke it.
     #[error("the connection ended")]
@@ -121,6 +121,11 @@ impl Wire {
         })
     }
 
+    /// Waits at most this long for the next replies, and for room to send.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
     /// A request id that was not used on this connection.
     pub fn fresh_id(&mut self) -> i64 {
         self.next_id += 1;
@@ -178,6 +183,19 @@ impl Wire {
     /// # Errors
     /// [`Trouble`].
     pub fn receive(&mut self) -> Answer {
+        loop {
+            match self.receive_frame()? {
+                Command::KeepAlive(_) => {}
+                command => return Ok(command),
+            }
+        }
+    }
+
+    /// The next frame, keep-alives included.
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub fn receive_frame(&mut self) -> Answer {
         let begin = Instant::now();
         loop {
             // Also when there is never a wait: a busy server must not keep its load from ending.
@@ -185,7 +203,6 @@ impl Wire {
                 return Err(Trouble::Stopped);
             }
             match self.decoder.decode(&mut self.received) {
-                Ok(Some(Command::KeepAlive(_))) => continue,
                 Ok(Some(command)) => return Ok(command),
                 Ok(None) => {}
                 Err(error) => {

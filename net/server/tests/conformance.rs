@@ -11,12 +11,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
+use thalweg_crash::dice::Dice;
 
 #[allow(dead_code, reason = "each test executable uses its part of the rig")]
 mod rig;
 
 use rig::binary::target_directory;
-use rig::dice::{Dice, seed};
+use rig::dice::seed;
 use rig::server::{Server, Settings, run_to_end, wait_for_exit};
 
 /// The client's version that is checked.

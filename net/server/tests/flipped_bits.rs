@@ -11,15 +11,17 @@ use std::process::Command as Process;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use thalweg_crash::dice::Dice;
+use thalweg_crash::payload::Mark;
+use thalweg_crash::wire::Trouble;
 use thalweg_wire::{Command, CreateSegment, GetStreamSegmentInfo, ReadSegment, Text};
 
 #[allow(dead_code, reason = "each test executable uses its part of the rig")]
 mod rig;
 
-use rig::dice::{Dice, seed};
-use rig::payload::Mark;
+use rig::dice::seed;
 use rig::server::{Server, Settings};
-use rig::wire::{Lost, Wire};
+use rig::wire::connect;
 
 const SEGMENTS: u64 = 6;
 const APPENDS: i64 = 40;
@@ -75,7 +77,7 @@ fn fill(server: &Server) -> Vec<Bytes> {
     (0..SEGMENTS)
         .map(|number| {
             let name = segment(number);
-            let mut wire = Wire::connect(port).expect("the server lives");
+            let mut wire = connect(port).expect("the server lives");
             let created = wire.ask(|request_id| create(request_id, &name)).expect("an answer");
             assert!(matches!(created, Command::SegmentCreated(_)), "{created:?}");
             let set_up = wire.set_up(&name, 5).expect("an answer");
@@ -143,13 +145,13 @@ fn is_served(port: u16, name: &str, written: &Bytes) -> bool {
 
 /// One request on a connection of its own; `None` when it is refused.
 fn ask(port: u16, make: impl FnOnce(i64) -> Command) -> Option<Command> {
-    let mut wire = Wire::connect(port).ok()?;
+    let mut wire = connect(port).ok()?;
     match wire.ask(make) {
         Ok(Command::WrongHost(_)) => None,
         Ok(Command::NoSuchSegment(it)) => panic!("an acknowledged segment is denied: {it:?}"),
         Ok(answer) => Some(answer),
-        Err(Lost::Silent) => panic!("no reply, and the connection stands"),
-        Err(_) => None,
+        Err(Trouble::Closed) => None,
+        Err(other) => panic!("no reply and no end: {other}"),
     }
 }
 

@@ -4,6 +4,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use thalweg_crash::dice::{Dice, mix};
+use thalweg_crash::store::{Store, none};
+use thalweg_crash::wire::{Trouble, Wire};
 use thalweg_wire::{
     Command, CreateTableSegment, KEY_NO_VERSION, TableEntry, TableKey, UpdateTableEntries,
 };
@@ -11,10 +14,8 @@ use thalweg_wire::{
 #[allow(dead_code, reason = "each test executable uses its part of the rig")]
 mod rig;
 
-use rig::dice::{Dice, mix};
 use rig::server::{Server, Settings};
-use rig::store::{Store, none};
-use rig::wire::{Lost, Wire};
+use rig::wire::open_store;
 
 const BLOCK_BYTES: usize = 100 << 10;
 const WRITER: u128 = 99;
@@ -22,7 +23,7 @@ const WRITER: u128 = 99;
 /// Content of the block with this number.
 fn content(number: i64) -> Bytes {
     let mut dice = Dice::new(mix(number.unsigned_abs()));
-    (0..BLOCK_BYTES / 8).flat_map(|_| dice.next().to_le_bytes()).collect::<Vec<u8>>().into()
+    (0..BLOCK_BYTES / 8).flat_map(|_| dice.draw().to_le_bytes()).collect::<Vec<u8>>().into()
 }
 
 fn set_up(store: &mut Store, segment: &str) -> Wire {
@@ -35,7 +36,7 @@ fn set_up(store: &mut Store, segment: &str) -> Wire {
 /// Appends blocks, one at a time, until one is not acknowledged; gives the number of that one.
 fn fill(wire: &mut Wire, budget: u64) -> i64 {
     // Far longer than any append takes when there is room.
-    wire.patience(Duration::from_secs(4));
+    wire.set_patience(Duration::from_secs(4));
     let most = i64::try_from(2 * budget / BLOCK_BYTES as u64).expect("small");
     for number in 1..=most {
         match wire.append(WRITER, content(number), number, 1) {
@@ -44,7 +45,7 @@ fn fill(wire: &mut Wire, budget: u64) -> i64 {
         }
         match wire.receive() {
             Ok(Command::DataAppended(it)) => assert_eq!(it.event_number, number, "number"),
-            Err(Lost::Silent) => return number,
+            Err(Trouble::Silent(_)) => return number,
             other => panic!("block {number}: {other:?}"),
         }
     }
@@ -78,7 +79,7 @@ fn a_full_journal_delays_appends_and_nothing_else() {
         .with("--journal-file", "4MiB")
         .with("--cache", "16MiB");
     let server = Server::start(&settings);
-    let mut store = Store::new(&server.ports());
+    let mut store = open_store(&server.ports());
     // The control plane keeps its records in tables.
     let table = "_system/_tables/records";
     let reply = store.ask(table, |request_id| {
@@ -119,8 +120,8 @@ fn a_full_journal_delays_appends_and_nothing_else() {
         // Other appends wait too.
         let mut other = set_up(&mut store, second);
         other.append(WRITER, content(1), 1, 1).expect("the socket has room");
-        other.patience(Duration::from_millis(500));
-        assert!(matches!(other.receive(), Err(Lost::Silent)), "{second} is appended to");
+        other.set_patience(Duration::from_millis(500));
+        assert!(matches!(other.receive(), Err(Trouble::Silent(_))), "{second} is appended to");
 
         // Room is made in one of two ways, and both go on.
         let kept = if round == 0 {
@@ -131,13 +132,13 @@ fn a_full_journal_delays_appends_and_nothing_else() {
             store.truncate(first, stored).expect("the server lives");
             stored
         };
-        wire.patience(Duration::from_secs(25));
+        wire.set_patience(Duration::from_secs(25));
         match wire.receive() {
             Ok(Command::DataAppended(it)) => assert_eq!(it.event_number, stalled, "number"),
             other => panic!("{other:?} after room was made"),
         }
         if round == 0 {
-            other.patience(Duration::from_secs(25));
+            other.set_patience(Duration::from_secs(25));
             let reply = other.receive();
             assert!(matches!(reply, Ok(Command::DataAppended(_))), "{second}: {reply:?}");
         }

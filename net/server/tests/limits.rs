@@ -7,14 +7,15 @@ use std::process::Command as Process;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use thalweg_crash::store::none;
+use thalweg_crash::wire::Trouble;
 use thalweg_wire::{AppendBlockEnd, Command, KeepAlive, ReadSegment};
 
 #[allow(dead_code, reason = "each test executable uses its part of the rig")]
 mod rig;
 
 use rig::server::{Ended, Server, Settings, run_to_end};
-use rig::store::{Store, none};
-use rig::wire::{Lost, Wire};
+use rig::wire::{connect, connect_silently, open_store};
 
 const SEGMENT: &str = "limits/stream/0.#epoch.0";
 
@@ -118,13 +119,13 @@ fn connections_of_an_address_are_bounded() {
         .with("--admin", &format!("127.0.0.1:{admin}"))
         .with("--limit", "connections-per-address=20");
     let server = Server::start(&settings);
-    let mut store = Store::new(&server.ports());
+    let mut store = open_store(&server.ports());
     assert_eq!(store.create(SEGMENT), Ok(true), "the segment is new");
     let port = server.ports()[0];
     let mut open = Vec::new();
     let mut refused = 0;
     for _ in 0..40 {
-        match Wire::connect_silently(port) {
+        match connect_silently(port) {
             Ok(mut wire) => {
                 match wire.send(thalweg_wire::Hello::OURS).and_then(|()| wire.receive()) {
                     Ok(_) => open.push(wire),
@@ -141,7 +142,7 @@ fn connections_of_an_address_are_bounded() {
     });
     until("refusals are logged", || server.log().contains("connections-per-address"));
     drop(open);
-    until("places come back", || Wire::connect(port).is_ok());
+    until("places come back", || connect(port).is_ok());
 }
 
 /// Shows that without descriptors the server accepts no more but does not spin, serves whom it has,
@@ -156,7 +157,7 @@ fn a_server_without_descriptors_pauses_and_heals() {
     let process = server.process_id().to_string();
     let set = Process::new("prlimit").args(["--pid", &process, &limit]).status();
     assert!(set.expect("prlimit is a program").success(), "prlimit {limit}");
-    let mut store = Store::new(&server.ports());
+    let mut store = open_store(&server.ports());
     assert_eq!(store.create(SEGMENT), Ok(true), "the segment is new");
     let port = server.ports()[0];
     let sockets: Vec<TcpStream> =
@@ -170,7 +171,7 @@ fn a_server_without_descriptors_pauses_and_heals() {
     let ticks = cpu_ticks(server.process_id()) - before;
     assert!(ticks < 50, "{ticks} hundredths of a second of CPU in about a second of pause");
     drop(sockets);
-    until("it accepts again", || Wire::connect(port).is_ok());
+    until("it accepts again", || connect(port).is_ok());
     assert!(metric(admin, "thalweg_accept_pauses_total") > 0);
 }
 
@@ -200,7 +201,7 @@ fn peers_that_stand_still_are_closed() {
         );
     let server = Server::start(&settings);
     let port = server.ports()[0];
-    let mut store = Store::new(&server.ports());
+    let mut store = open_store(&server.ports());
     assert_eq!(store.create(SEGMENT), Ok(true), "the segment is new");
     let mut writer = store.session(SEGMENT).expect("the server lives");
     assert!(matches!(writer.set_up(SEGMENT, 1), Ok(Command::AppendSetup(_))), "set-up");
@@ -209,8 +210,8 @@ fn peers_that_stand_still_are_closed() {
         writer.append(1, block.clone(), number, 1).expect("the server lives");
         assert!(matches!(writer.receive(), Ok(Command::DataAppended(_))), "append {number}");
     }
-    let connect = || Wire::connect(port).expect("the server accepts");
-    let mut silent = Wire::connect_silently(port).expect("the server accepts");
+    let connect = || connect(port).expect("the server accepts");
+    let mut silent = connect_silently(port).expect("the server accepts");
     let mut slow_sender = connect();
     let mut frame = BytesMut::new();
     let append = AppendBlockEnd {
@@ -249,9 +250,9 @@ fn peers_that_stand_still_are_closed() {
     }
     println!("all closed after {:?}, {number} appends beside", begin.elapsed());
     assert_eq!(causes.map(closed), [1, 1, 1, 1], "closes by cause");
-    assert_eq!(silent.receive(), Err(Lost::Closed));
-    assert_eq!(slow_sender.receive(), Err(Lost::Closed));
-    assert_eq!(half_open.receive(), Err(Lost::Closed));
+    assert_eq!(silent.receive(), Err(Trouble::Closed));
+    assert_eq!(slow_sender.receive(), Err(Trouble::Closed));
+    assert_eq!(half_open.receive(), Err(Trouble::Closed));
     assert_eq!(store.delete(quiet), Ok(true), "its deletion wakes readers");
     assert!(matches!(alive.receive(), Ok(Command::SegmentRead(_))), "the keep-alive peer");
 }
@@ -277,7 +278,7 @@ fn health_and_metrics_tell_how_it_is() {
     assert_eq!(get(admin, "/health"), (200, "ok\n".to_owned()));
     assert_eq!(get(admin, "/ready"), (200, "ok\n".to_owned()));
     assert_eq!(get(admin, "/elsewhere").0, 404);
-    let mut store = Store::new(&server.ports());
+    let mut store = open_store(&server.ports());
     assert_eq!(store.create("limits/secret/0.#epoch.0"), Ok(true), "the segment is new");
     let (status, text) = get(admin, "/metrics");
     assert_eq!(status, 200);
@@ -310,14 +311,14 @@ fn a_shard_whose_journal_fails_is_named_and_heals() {
     let ignoring = ["-c", "trap '' XFSZ && exec \"$@\"", "sh"];
     let mut server = Server::launch_as(behind(&settings, "sh", &ignoring), &settings);
     server.wait_ready();
-    let mut store = Store::new(&server.ports());
+    let mut store = open_store(&server.ports());
     assert_eq!(store.create(SEGMENT), Ok(true), "the segment is new");
     let mut writer = store.session(SEGMENT).expect("the server lives");
     assert!(matches!(writer.set_up(SEGMENT, 1), Ok(Command::AppendSetup(_))), "set-up");
     prlimit(&server, "--fsize=4096:unlimited");
     let begin = Instant::now();
     writer.append(1, Bytes::from_static(&[7; 8]), 1, 1).expect("the server lives");
-    assert_eq!(writer.receive(), Err(Lost::Closed), "what is not durable is not acknowledged");
+    assert_eq!(writer.receive(), Err(Trouble::Closed), "what is not durable is not acknowledged");
     until("health names the shard", || {
         let (status, text) = get(admin, "/health");
         status == 503 && text.starts_with("shard 0: ")
@@ -328,7 +329,7 @@ fn a_shard_whose_journal_fails_is_named_and_heals() {
     prlimit(&server, "--fsize=unlimited:unlimited");
     until("it serves again", || get(admin, "/health").0 == 200);
     println!("healed after {:?}", begin.elapsed());
-    let mut writer = Wire::connect(server.ports()[0]).expect("the server accepts");
+    let mut writer = connect(server.ports()[0]).expect("the server accepts");
     assert!(matches!(writer.set_up(SEGMENT, 1), Ok(Command::AppendSetup(_))), "set-up");
     writer.append(1, Bytes::from_static(&[7; 8]), 1, 1).expect("the server lives");
     assert!(matches!(writer.receive(), Ok(Command::DataAppended(_))), "it is stored now");
@@ -344,7 +345,7 @@ fn health_names_a_container_with_damaged_data() {
         .with("--admin", &format!("127.0.0.1:{admin}"))
         .with("--journal", "128MiB");
     let mut server = Server::start(&settings);
-    let mut store = Store::new(&server.ports());
+    let mut store = open_store(&server.ports());
     assert_eq!(store.create(SEGMENT), Ok(true), "the segment is new");
     let mut writer = store.session(SEGMENT).expect("the server lives");
     assert!(matches!(writer.set_up(SEGMENT, 1), Ok(Command::AppendSetup(_))), "set-up");

@@ -4,15 +4,15 @@ use std::thread;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use thalweg_crash::dice::{Dice, mix};
+use thalweg_crash::store::none;
 use thalweg_wire::{AppendBlockEnd, Command, SetupAppend};
 
 #[allow(dead_code, reason = "each test executable uses its part of the rig")]
 mod rig;
 
-use rig::dice::{Dice, mix};
 use rig::server::{Server, Settings};
-use rig::store::{Store, none};
-use rig::wire::Wire;
+use rig::wire::{connect, open_store};
 
 const WRITERS: u64 = 4;
 const BLOCK_BYTES: usize = 1 << 20;
@@ -32,7 +32,7 @@ impl Pages {
         let mut dice = Dice::new(mix(writer + 31));
         Self {
             writer,
-            block: (0..BLOCK_BYTES / 8).flat_map(|_| dice.next().to_le_bytes()).collect(),
+            block: (0..BLOCK_BYTES / 8).flat_map(|_| dice.draw().to_le_bytes()).collect(),
         }
     }
 
@@ -69,7 +69,7 @@ fn segment(writer: u64) -> String {
 fn write(ports: &[u16], writer: u64, blocks: i64) {
     let pages = Pages::new(writer);
     let name = segment(writer);
-    let mut store = Store::new(ports);
+    let mut store = open_store(ports);
     assert_eq!(store.create(&name), Ok(true), "{name} is new");
     let mut wire = store.session(&name).expect("the server lives");
     let id = u128::from(writer + 1);
@@ -91,7 +91,7 @@ fn write(ports: &[u16], writer: u64, blocks: i64) {
 fn read(ports: &[u16], writer: u64, blocks: i64) {
     let pages = Pages::new(writer);
     let name = segment(writer);
-    let mut store = Store::new(ports);
+    let mut store = open_store(ports);
     for block in 0..blocks {
         let start = block * BLOCK_BYTES as i64;
         let end = start + BLOCK_BYTES as i64;
@@ -152,7 +152,7 @@ const IDS_AT_ONCE: u64 = 5000;
 fn make_writers(port: u16, name: &str, from: u64, to: u64) {
     let mut number = from;
     while number < to {
-        let mut wire = Wire::connect(port).expect("the server lives");
+        let mut wire = connect(port).expect("the server lives");
         for _ in 0..IDS_AT_ONCE / 500 {
             let mut out = BytesMut::new();
             for _ in 0..500 {
@@ -194,7 +194,7 @@ fn a_writer_id_costs_what_the_budget_counts() {
     let server = Server::start(&settings);
     let ports = server.ports();
     let name = segment(0);
-    assert_eq!(Store::new(&ports).create(&name), Ok(true), "{name} is new");
+    assert_eq!(open_store(&ports).create(&name), Ok(true), "{name} is new");
     make_writers(ports[0], &name, 0, ids);
     let before = server.resident_bytes();
     make_writers(ports[0], &name, ids, 2 * ids);

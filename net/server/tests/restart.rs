@@ -3,14 +3,15 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use thalweg_crash::store::Store;
+use thalweg_crash::wire::Wire;
 use thalweg_wire::Command;
 
 #[allow(dead_code, reason = "each test executable uses its part of the rig")]
 mod rig;
 
 use rig::server::{Server, Settings};
-use rig::store::Store;
-use rig::wire::Wire;
+use rig::wire::open_store;
 
 const SEGMENTS: usize = 8;
 const BLOCK_BYTES: usize = 256 << 10;
@@ -51,7 +52,7 @@ fn a_killed_server_is_writable_soon() {
         .with("--journal", &format!("{}MiB", (bytes >> 20) * 2 + 2048))
         .with("--journal-file", "64MiB");
     let mut server = Server::start(&settings);
-    let mut store = Store::new(&server.ports());
+    let mut store = open_store(&server.ports());
     let blocks = i64::try_from(bytes / (SEGMENTS * BLOCK_BYTES) as u64).expect("small");
     let mut wires = Vec::new();
     for number in 0..SEGMENTS {
@@ -72,7 +73,7 @@ fn a_killed_server_is_writable_soon() {
     let begin = Instant::now();
     let mut server = Server::launch(&settings);
     let ready = server.wait_ready();
-    let mut store = Store::new(&server.ports());
+    let mut store = open_store(&server.ports());
     for number in 0..SEGMENTS {
         let mut wire = set_up(&mut store, number);
         wire.append(5, data.clone(), blocks + 1, 1).expect("the server lives");

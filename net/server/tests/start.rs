@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use thalweg_crash::dice::{Dice, mix};
+use thalweg_crash::store::{len, none};
 use thalweg_wire::{Command, GetStreamSegmentInfo, ReadSegment};
 
 #[allow(dead_code, reason = "each test executable uses its part of the rig")]
 mod rig;
 
-use rig::dice::{Dice, mix};
 use rig::server::{Ended, Server, Settings, run_to_end, signal};
-use rig::store::{Store, len, none};
-use rig::wire::Wire;
+use rig::wire::{connect, open_store};
 
 /// A refusal must come within this time.
 const REFUSAL_MAX: Duration = Duration::from_secs(2);
@@ -80,7 +80,7 @@ fn a_second_start_is_refused_and_touches_nothing() {
     assert_names(&ended, &home.path().display().to_string());
     assert_eq!(snapshot(home.path()), before, "the second start changed something");
     signal("CONT", server.process_id());
-    let mut store = Store::new(&server.ports());
+    let mut store = open_store(&server.ports());
     assert_eq!(store.create("start/first/0.#epoch.0"), Ok(true), "the first one works on");
     assert!(server.terminate(Duration::from_secs(10)).0.success(), "the first one stops");
 }
@@ -185,7 +185,7 @@ const DAMAGED: usize = 5;
 /// layout of the journal.
 fn pattern(number: usize) -> Bytes {
     let mut dice = Dice::new(mix(number as u64 + 4711));
-    (0..1000).flat_map(|_| dice.next().to_le_bytes()).collect::<Vec<u8>>().into()
+    (0..1000).flat_map(|_| dice.draw().to_le_bytes()).collect::<Vec<u8>>().into()
 }
 
 fn segment(number: usize) -> String {
@@ -212,7 +212,7 @@ fn damage(directory: &Path, wanted: &[u8]) -> PathBuf {
 /// What a segment answers to a read from its start: bytes, or `None` when it refuses by closing the
 /// connection or `WrongHost`. Every other answer would be a wrong definite one.
 fn read_or_refusal(port: u16, segment: &str) -> Option<Bytes> {
-    let mut wire = Wire::connect(port).expect("the server accepts");
+    let mut wire = connect(port).expect("the server accepts");
     let info = wire.ask(|request_id| {
         GetStreamSegmentInfo { request_id, segment: segment.into(), delegation_token: none() }
             .into()
@@ -247,7 +247,7 @@ fn damage_at_rest_is_refused_and_named() {
     let home = tempfile::tempdir().expect("a temporary directory");
     let settings = Settings::new(home.path(), 1);
     let mut server = Server::start(&settings);
-    let mut store = Store::new(&server.ports());
+    let mut store = open_store(&server.ports());
     // One after the other, so that each lies in a frame of its own and later ones vouch for it.
     for number in 0..SEGMENTS {
         let name = segment(number);

@@ -7,9 +7,7 @@
 
 pub(crate) mod binary;
 pub(crate) mod dice;
-pub(crate) mod payload;
 pub(crate) mod server;
-pub(crate) mod store;
 pub(crate) mod wire;
 
 /// A number from the environment, or the default of the test command.

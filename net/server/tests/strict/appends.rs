@@ -1,10 +1,10 @@
 //! Set-up of writers and unconditional appends.
 
+use thalweg_crash::store::EVENT_COUNT;
+use thalweg_crash::wire::Trouble;
 use thalweg_wire::Command;
 
 use crate::desk::{Form, encoded, form};
-use crate::rig::store::EVENT_COUNT;
-use crate::rig::wire::Lost;
 use crate::words::*;
 
 pub(crate) const SET_UPS: &[Form] = &[
@@ -386,7 +386,7 @@ pub(crate) const APPENDS: &[Form] = &[
         t.hears_the_end();
         other.send(append(ANNA, b"b", 1, 11)).expect("the server lives");
         assert_eq!(other.receive(), Ok(appended(ANNA, 11, 10, 11)), "the newer goes on");
-        assert_ne!(other.send_bytes(b""), Err(Lost::Closed), "and stands");
+        assert_ne!(other.send_bytes(b""), Err(Trouble::Closed), "and stands");
         t.holds(&segment, b"ababababab".iter().chain(b"b").copied().collect::<Vec<_>>().as_slice());
     }),
 ];

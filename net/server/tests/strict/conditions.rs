@@ -45,7 +45,7 @@ fn at_the_length(t: &mut Desk, (ask, stored): Kind) {
     t.gets(ask(ANNA, 1, 6, b"abc"), appended(ANNA, 1, UNSET, length));
     t.gets(ask(ANNA, 2, length, b"d"), appended(ANNA, 2, 1, length + stored(b"d").len() as i64));
     t.holds(&segment, &[b"before", &first[..], &stored(b"d")].concat());
-    t.aside(attribute(&segment, crate::rig::store::EVENT_COUNT), is_attribute(3));
+    t.aside(attribute(&segment, thalweg_crash::store::EVENT_COUNT), is_attribute(3));
 }
 
 fn at_another_length(t: &mut Desk, (ask, stored): Kind) {

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::rig::wire::{connect, connect_silently};
 use bytes::BytesMut;
+use thalweg_crash::wire::{Trouble, Wire};
 use thalweg_net::Placement;
 use thalweg_wire::{Command, Hello, Role, StreamSegmentInfo};
 
-use crate::rig::wire::{Lost, Wire};
 use crate::words::*;
 
 /// One request in one form.
@@ -48,8 +49,8 @@ pub(crate) struct Desk {
 }
 
 fn open(port: u16) -> Wire {
-    let mut wire = Wire::connect(port).expect("the server accepts");
-    wire.patience(PATIENCE);
+    let mut wire = connect(port).expect("the server accepts");
+    wire.set_patience(PATIENCE);
     wire
 }
 
@@ -87,8 +88,8 @@ impl Desk {
 
     /// A connection on which nothing was said.
     pub(crate) fn connect_silently(&mut self) {
-        let mut wire = Wire::connect_silently(self.port).expect("the server accepts");
-        wire.patience(PATIENCE);
+        let mut wire = connect_silently(self.port).expect("the server accepts");
+        wire.set_patience(PATIENCE);
         self.wire = Some(wire);
     }
 
@@ -127,8 +128,8 @@ impl Desk {
     pub(crate) fn listen_or_end(&mut self) -> Option<Command> {
         match self.wire().receive_frame() {
             Ok(heard) => Some(heard),
-            Err(Lost::Closed) => None,
-            Err(Lost::Silent) => panic!("no reply, and the connection stands"),
+            Err(Trouble::Closed) => None,
+            Err(other) => panic!("no reply and no end: {other}"),
         }
     }
 
@@ -147,7 +148,7 @@ impl Desk {
     /// The connection is closed and nothing more is said.
     pub(crate) fn hears_the_end(&mut self) {
         let heard = self.wire().receive_frame();
-        assert_eq!(heard, Err(Lost::Closed), "heard, and a close was expected");
+        assert_eq!(heard, Err(Trouble::Closed), "heard, and a close was expected");
         self.wire = None;
     }
 
@@ -291,7 +292,7 @@ impl Desk {
 
     /// Everything that can be seen of a segment.
     pub(crate) fn look(&mut self, name: &str) -> Seen {
-        const COUNT: u128 = crate::rig::store::EVENT_COUNT;
+        const COUNT: u128 = thalweg_crash::store::EVENT_COUNT;
         let mut facts = Vec::new();
         for request in [info(name), attribute(name, COUNT), attribute(name, ANNA)] {
             facts.push(self.ask_aside(request));

@@ -6,13 +6,14 @@
 //! how many frames (2,000).
 
 use std::time::{Duration, Instant};
+use thalweg_crash::dice::Dice;
 
 use crate::desk::{Desk, encoded};
 use crate::every::{Subjects, samples};
 use crate::rig;
-use crate::rig::dice::{Dice, seed};
+use crate::rig::dice::seed;
 use crate::rig::server::Server;
-use crate::rig::wire::Wire;
+use crate::rig::wire::connect;
 use crate::settings;
 use crate::words::*;
 
@@ -72,7 +73,7 @@ fn garbage_frames_leave_the_server_as_it_was() {
     let (mut sent, mut events) = (0, 0);
     let (mut files_before, mut memory_before) = (0, 0);
     while sent < frames {
-        let mut wire = Wire::connect(server.ports()[0]).expect("the server accepts");
+        let mut wire = connect(server.ports()[0]).expect("the server accepts");
         if dice.one_in(2) {
             // Most of the append family is looked at only behind a set-up.
             let _ = wire.set_up(&subjects.segment, ANNA);

@@ -35,7 +35,7 @@ mod words;
 use desk::{Desk, Form};
 use every::Subjects;
 use rig::server::{Server, Settings};
-use rig::store::Store;
+use rig::wire::open_store;
 
 /// All tables of forms.
 fn tables() -> [&'static [Form]; 18] {
@@ -152,7 +152,8 @@ fn requests_for_another_shard_are_answered_wrong_host() {
     let home = tempfile::tempdir().expect("a temporary directory");
     let server = Server::start(&settings(home.path(), 2));
     let ports = server.ports();
-    let owner = Store::new(&ports).owner(&Desk::new(ports[0]).name()).expect("the server lives");
+    let owner =
+        open_store(&ports).owner(&Desk::new(ports[0]).name()).expect("the server lives").port();
     let other = *ports.iter().find(|port| **port != owner).expect("there are two");
     let mut desk = Desk::new(owner);
     let subjects = Subjects::new(&mut desk);

@@ -1,8 +1,8 @@
 //! Merges of one segment and of many.
 
 use crate::desk::{Form, form};
-use crate::rig::store::EVENT_COUNT;
 use crate::words::*;
+use thalweg_crash::store::EVENT_COUNT;
 
 /// Attributes that nobody defines.
 const MARK: u128 = 0x5;

@@ -1,9 +1,9 @@
 //! Segments as a whole: facts, life, policy and attributes.
 
+use thalweg_crash::store::{EVENT_COUNT, none};
 use thalweg_wire::{Command, FlushToStorage, ListStorageChunks, SegmentCreated};
 
 use crate::desk::{Form, form};
-use crate::rig::store::{EVENT_COUNT, none};
 use crate::words::*;
 
 const CORE: u128 = 1 << 127;

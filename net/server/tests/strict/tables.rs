@@ -1,9 +1,9 @@
 //! Tables: life, puts, removals and gets.
 
+use thalweg_crash::store::none;
 use thalweg_wire::{Command, CreateTableSegment};
 
 use crate::desk::{Desk, Form, encoded, form, frame};
-use crate::rig::store::none;
 use crate::words::*;
 
 const KEY_BYTES_MAX: usize = 8192;

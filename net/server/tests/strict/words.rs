@@ -3,13 +3,12 @@
 //! do.
 
 use bytes::Bytes;
+use thalweg_crash::store::none;
 use thalweg_wire::*;
 
 mod table;
 
 pub(crate) use table::*;
-
-use crate::rig::store::none;
 
 /// A request id in which no two bytes are equal.
 pub(crate) const ID: i64 = -0x0123_4567_89AB_CDF0;

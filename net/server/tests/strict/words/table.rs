@@ -1,9 +1,9 @@
 //! Short words for tables.
 
+use thalweg_crash::store::none;
 use thalweg_wire::*;
 
 use super::{ID, bytes};
-use crate::rig::store::none;
 
 /// No condition on a key.
 pub(crate) const ANY: i64 = KEY_NO_VERSION;
