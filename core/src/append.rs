@@ -222,7 +222,7 @@ impl Container {
         let Commit { token, session, event_number, segment, length } = commit;
         if let Some(grown) = self.segments.get_mut(segment) {
             grown.commit_length(length);
-            if !grown.parked.is_empty() {
+            if !grown.parked.is_empty() && !canary::has(Canary::TailReadersForgotten) {
                 self.wake(segment);
             }
         }

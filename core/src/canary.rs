@@ -40,6 +40,8 @@ pub enum Canary {
     NoSuchSegmentWhileRecovering,
     /// Bytes are served before they are durable.
     VisibleBeforeDurable,
+    /// Readers at the tail are not woken by appends.
+    TailReadersForgotten,
 }
 
 impl Canary {
@@ -61,6 +63,7 @@ impl Canary {
         Self::TableVersionReused,
         Self::NoSuchSegmentWhileRecovering,
         Self::VisibleBeforeDurable,
+        Self::TailReadersForgotten,
     ];
 
     /// The canary of this name.

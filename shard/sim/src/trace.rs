@@ -39,6 +39,11 @@ impl Trace {
         Self { clock, state: Rc::new(RefCell::new(state)) }
     }
 
+    /// Nanoseconds since the start.
+    pub(crate) fn nanos(&self) -> u64 {
+        self.clock.nanos()
+    }
+
     /// Writes one line.
     pub(crate) fn line(&self, text: fmt::Arguments<'_>) {
         let mut state = self.state.borrow_mut();

@@ -4,6 +4,8 @@
 //! shard that has something to do. Faults come first; then everything heals, clients finish, and
 //! all is read back. One seed decides everything.
 
+mod blows;
+
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -11,12 +13,12 @@ use std::rc::Rc;
 use thalweg_checker::record::ProcessEvent;
 use thalweg_core::frame::ContainerMask;
 
-use crate::atlas::{self, Scope};
 use crate::cast::{Troupe, assemble};
 use crate::client::history::History;
 use crate::client::recycler::NAME as RECYCLER;
 use crate::client::sequential::Sequential;
 use crate::client::verifier::Verifier;
+use crate::client::writer::NAME as WRITER;
 use crate::client::{Client, Phase, Shared};
 use crate::clock::{Clock, MICROSECOND, MILLISECOND, SECOND};
 use crate::disk::DiskControl;
@@ -28,7 +30,6 @@ use crate::process::{BootFailure, Process, Turn};
 use crate::rng::Rng;
 use crate::router::Router;
 use crate::trace::{Trace, trace};
-use crate::weather::Blow;
 
 /// Longest time under faults.
 const FAULTS_MAX: u64 = 30 * SECOND;
@@ -110,8 +111,10 @@ impl World {
             phase: Phase::Faults,
             alive: BTreeSet::new(),
             gone: Vec::new(),
+            writers: 0,
         };
         let Troupe { founder, others, counters, tables } = assemble(&mut shared, &rng.split(2));
+        shared.writers = others.iter().filter(|client| client.name() == WRITER).count();
         let mut world = Self {
             shared,
             faults,
@@ -331,117 +334,9 @@ impl World {
         }
     }
 
-    fn schedule_blow(&mut self) {
-        let mean = self.shared.options.crash_every_us;
-        self.next_blow = (mean > 0 && self.shared.phase == Phase::Faults)
-            .then(|| self.now() + self.rng.between(mean / 4, mean * 2) * MICROSECOND);
-    }
-
     /// The process that is not a former one.
     fn current(&self) -> Option<usize> {
         self.processes.iter().position(|process| !process.is_former)
-    }
-
-    fn strike(&mut self, blow: Blow) {
-        match blow {
-            Blow::Kill => {
-                if self.faults.strike(FaultKind::ProcessKill, true) {
-                    self.crash();
-                }
-            }
-            Blow::DieInTheMiddle => self.light_fuse(),
-            Blow::Freeze => self.freeze(),
-            Blow::Stop => self.stop(),
-            Blow::Takeover => self.take_over(),
-            Blow::LinkStorm => {
-                if self.faults.strike(FaultKind::LinkStorm, true) {
-                    self.storm = Some((self.now(), self.rng.between(1, 6)));
-                }
-            }
-            Blow::ClockJump => {
-                let hour: i64 = 3_600_000;
-                let jump = self.rng.pick(&[-hour, hour, -hour * 8_766, hour * 8_766, 7, -7]);
-                if self.faults.strike(FaultKind::WallClockJump, true) {
-                    self.shared.clock.jump_wall(jump);
-                }
-            }
-            Blow::Damage => self.damage(Scope::Promise),
-        }
-    }
-
-    fn light_fuse(&mut self) {
-        let effects = self.rng.between(1, 120);
-        let index = self.rng.index(self.shared.options.shards);
-        let Some(which) = self.current() else { return };
-        if self.faults.strike(FaultKind::CrashAtEffect, true) {
-            self.processes[which].set_fuse(index, effects);
-        }
-    }
-
-    fn freeze(&mut self) {
-        let most = self.shared.options.weather.freeze_us_max;
-        let until = self.now() + self.rng.between(1, most) * MICROSECOND;
-        let index = self.rng.index(self.shared.options.shards);
-        let Some(which) = self.current() else { return };
-        if self.faults.strike(FaultKind::FrozenShard, true) {
-            self.processes[which].freeze(index, until);
-        }
-    }
-
-    fn stop(&mut self) {
-        let Some(which) = self.current() else { return };
-        let process = &mut self.processes[which];
-        if process.stopping_since.is_none() && self.faults.strike(FaultKind::OrderlyStop, true) {
-            trace!(self.shared.trace, "the process is asked to stop");
-            process.stop(&self.shared);
-        }
-    }
-
-    /// A second process opens the directories. The first goes on, or stands still for a while and
-    /// then goes on.
-    fn take_over(&mut self) {
-        let stands_still = self.rng.percent(70);
-        let lease = self.shared.options.weather.lease_us.unwrap_or(1);
-        let until = self.now() + self.rng.between(1, lease * 6) * MICROSECOND;
-        let Some(which) = self.current().filter(|_| self.processes.len() == 1) else { return };
-        if self.processes[which].stopping_since.is_some()
-            || !self.faults.strike(FaultKind::Takeover, true)
-        {
-            return;
-        }
-        trace!(self.shared.trace, "another process takes over, stands still: {stands_still}");
-        self.processes[which].is_former = true;
-        if stands_still {
-            for index in 0..self.processes[which].threads() {
-                self.processes[which].freeze(index, until);
-            }
-        }
-        self.boot();
-    }
-
-    fn advance_storm(&mut self) {
-        let Some((at, left)) = self.storm.filter(|(at, _)| *at <= self.now()) else { return };
-        trace!(self.shared.trace, "all connections break");
-        self.shared.links.borrow_mut().reset_all();
-        let next = at + self.rng.between(100, 20_000) * MICROSECOND;
-        self.storm = (left > 1).then_some((next, left - 1));
-    }
-
-    fn damage(&mut self, scope: Scope) {
-        let index = self.rng.index(self.disks.len());
-        if self.has_rotted || self.damaged.is_some() {
-            return;
-        }
-        let kind = if scope == Scope::Promise { FaultKind::DamagedRecord } else { FaultKind::Rot };
-        if !self.faults.strike(kind, true) {
-            return;
-        }
-        let mask = self.disks[index].with_image(|image, rng| atlas::damage(image, scope, rng));
-        trace!(self.shared.trace, "disk {index} is damaged: {mask:x?}");
-        match scope {
-            Scope::Promise => self.damaged = mask,
-            Scope::Anything => self.has_rotted = mask.is_some(),
-        }
     }
 
     /// The process ends at once, perhaps with the power.
@@ -506,13 +401,6 @@ impl World {
         self.rot();
     }
 
-    /// Beyond the promise, once in a world that asks for it.
-    fn rot(&mut self) {
-        if self.shared.options.rots && !self.has_rotted && self.rng.percent(20) {
-            self.damage(Scope::Anything);
-        }
-    }
-
     /// Starts the process: every shard recovers, or none serves.
     fn boot(&mut self) {
         if self.current().is_some() {
@@ -547,6 +435,7 @@ impl World {
         let now = self.now();
         self.shared.phase = Phase::Heal;
         self.faults.end();
+        self.shared.history.is_calm();
         self.next_blow = None;
         self.storm = None;
         self.shared.links.borrow_mut().heal();

@@ -113,3 +113,9 @@ fn a_definite_answer_in_doubt_is_caught() {
 fn bytes_visible_before_they_are_durable_are_caught() {
     is_caught(Canary::VisibleBeforeDurable, 0);
 }
+
+/// Readers who wait at the tail are told of appends within a second.
+#[test]
+fn forgotten_readers_at_the_tail_are_caught() {
+    is_caught(Canary::TailReadersForgotten, 0);
+}

@@ -4,6 +4,7 @@
 //! ends one, and the end of a connection leaves the rest with an unknown outcome. Only walks over
 //! tables, which take several requests, are told by those who walk.
 
+mod tail;
 mod translate;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -16,9 +17,11 @@ use thalweg_checker::record::{
 use thalweg_checker::{Certain, Checker, Violation};
 use thalweg_wire::{Command, DataAppended, NO_EVENT_NUMBER, TableEntry};
 
+use self::tail::Tails;
 use self::translate::{answer_of, entries_of, operation_of, tag_of};
+use crate::clock::MILLISECOND;
 use crate::payload::{EventIdentity, EventSizes, WriterTag};
-use crate::trace::Trace;
+use crate::trace::{Trace, check};
 
 /// An append that was sent.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +41,8 @@ struct Talk {
     appends: VecDeque<Sent>,
     /// Segments that end with the connection.
     transients: Vec<Segment>,
+    /// It was made after the last fault.
+    is_calm: bool,
 }
 
 /// The history of a world.
@@ -55,6 +60,9 @@ pub(crate) struct History {
     walks: BTreeMap<usize, OperationId>,
     /// Segments written aside: by whom, and how many events were sent.
     sources: BTreeMap<Segment, (Writer, u32)>,
+    tails: Tails,
+    /// Nothing fails any more.
+    is_calm: bool,
     is_violated: bool,
 }
 
@@ -71,6 +79,8 @@ impl History {
             users: BTreeMap::new(),
             walks: BTreeMap::new(),
             sources: BTreeMap::new(),
+            tails: Tails::default(),
+            is_calm: false,
             is_violated: false,
         }
     }
@@ -175,12 +185,34 @@ impl History {
     pub(crate) fn connected(&mut self, client: usize) {
         self.sessions += 1;
         let session = SessionId(self.sessions);
-        self.talks.insert(client, Talk { session, ..Talk::default() });
+        let is_calm = self.is_calm;
+        self.talks.insert(client, Talk { session, is_calm, ..Talk::default() });
+    }
+
+    /// Nothing fails from now on.
+    pub(crate) fn is_calm(&mut self) {
+        self.is_calm = true;
+    }
+
+    /// A read is over; its reader must have been woken in time.
+    fn read_over(&mut self, client: usize, request: i64) {
+        let Some(woken) = self.tails.over((client, request), self.trace.nanos()) else { return };
+        self.trace.count("waiting readers woken");
+        let (offset, milliseconds) = (woken.offset, woken.after / MILLISECOND);
+        check!(
+            self.trace,
+            "L5",
+            !woken.is_late(),
+            "client {client} waits at {offset}, {milliseconds} ms after that was there"
+        );
     }
 
     /// A client's connection is gone.
     pub(crate) fn closed(&mut self, client: usize) {
         let Some(talk) = self.talks.remove(&client) else { return };
+        for (client, request) in self.tails.of(client) {
+            self.read_over(client, request);
+        }
         let appends = talk.appends.into_iter().map(|sent| sent.id);
         for id in talk.open.into_values().chain(appends) {
             self.observe(Happened::Info { id });
@@ -224,6 +256,12 @@ impl History {
                 if let (Some(operation), Some(request)) =
                     (operation_of(command), command.request_id())
                 {
+                    let talk = self.talks.entry(client).or_default();
+                    if let (true, Operation::Read { segment, offset }) = (talk.is_calm, &operation)
+                    {
+                        let now = self.trace.nanos();
+                        self.tails.asked((client, request), segment, *offset, now);
+                    }
                     let id = self.invoke(client, operation);
                     self.talks.entry(client).or_default().open.insert(request, id);
                 }
@@ -320,7 +358,17 @@ impl History {
                 }
             }
             _ => {
-                let id = reply.request_id().and_then(|request| talk.open.remove(&request));
+                let request = reply.request_id();
+                let id = request.and_then(|request| talk.open.remove(&request));
+                self.read_over(client, request.unwrap_or(-1));
+                match reply {
+                    Command::SegmentSealed(sealed) => self.grew(sealed.segment.as_str(), u64::MAX),
+                    Command::SegmentsMerged(merged) => {
+                        let length = u64::try_from(merged.new_target_write_offset).unwrap_or(0);
+                        self.grew(merged.target.as_str(), length);
+                    }
+                    _ => {}
+                }
                 match (id, answer_of(reply), reply) {
                     (Some(id), Some(answer), _) => self.end(id, answer),
                     (Some(id), None, _) => self.observe(Happened::Info { id }),
@@ -343,7 +391,19 @@ impl History {
         }
     }
 
+    fn grew(&mut self, segment: &str, length: u64) {
+        if self.is_calm {
+            self.tails.grew(&Segment::new(segment), length, self.trace.nanos());
+        }
+    }
+
     fn acknowledged(&mut self, client: usize, appended: &DataAppended) {
+        let told = u64::try_from(appended.current_segment_write_offset).ok();
+        let talk = self.talks.get(&client);
+        let segment = talk.and_then(|talk| talk.segments.get(&appended.writer_id)).cloned();
+        if let (Some(segment), Some(length)) = (segment, told) {
+            self.grew(segment.as_str(), length);
+        }
         let (writer, number) = (tag_of(appended.writer_id), appended.event_number);
         let previous = appended.previous_event_number;
         let mut previous = (previous != NO_EVENT_NUMBER).then_some(previous);
@@ -351,7 +411,6 @@ impl History {
             && talk.appends.front().is_some_and(|sent| sent.writer == writer && sent.last <= number)
         {
             let Some(sent) = talk.appends.pop_front() else { return };
-            let told = u64::try_from(appended.current_segment_write_offset).ok();
             let length = told.filter(|_| sent.last == number);
             let previous = previous.take();
             self.end(sent.id, Ok(Outcome::Appended { length, previous }));

@@ -89,6 +89,8 @@ pub(crate) struct Shared {
     pub(crate) alive: BTreeSet<String>,
     /// Names that must be gone in the end.
     pub(crate) gone: Vec<String>,
+    /// Writers that have not finished.
+    pub(crate) writers: usize,
     /// Operations that clients may still begin.
     pub(crate) budget: u64,
 }
@@ -208,9 +210,13 @@ impl Client {
 
     fn input(&mut self, shared: &mut Shared, input: Input) {
         let Self { id, rng, role, wire, wake_at } = self;
+        let was_done = role.is_done();
         let mut context = Context { client: *id, shared, rng, wire, wake_at };
         role.handle(&mut context, input);
         context.flush();
+        if role.name() == writer::NAME && role.is_done() && !was_done {
+            shared.writers -= 1;
+        }
     }
 }
 

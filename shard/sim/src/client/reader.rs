@@ -4,7 +4,11 @@ use thalweg_wire::{Command, GetStreamSegmentInfo, ReadSegment};
 
 use super::sequential::{SHORT_WAIT, Script, Step, unexpected};
 use super::{Context, no_token};
+use crate::clock::SECOND;
 use crate::trace::check;
+
+/// Longest time that it follows writers after the last fault.
+const CALM_MAX: u64 = 5 * SECOND;
 
 /// The script.
 pub(crate) struct Reader {
@@ -12,12 +16,25 @@ pub(crate) struct Reader {
     offset: u64,
     /// Reads until it jumps elsewhere.
     patience: u64,
+    /// Nothing fails any more: it follows the tail on a new connection, until then.
+    calm_until: Option<u64>,
 }
 
 impl Reader {
     /// A reader of `segment`, from its beginning.
     pub(crate) fn new(segment: &str) -> Self {
-        Self { segment: segment.to_owned(), offset: 0, patience: 30 }
+        Self { segment: segment.to_owned(), offset: 0, patience: 30, calm_until: None }
+    }
+
+    /// From now on it waits at the tail, where it must be woken in time. Tells until when: writers
+    /// that damage holds up never finish.
+    fn calm_down(&mut self, context: &mut Context<'_>) -> u64 {
+        self.patience = 2;
+        if self.calm_until.is_none() {
+            context.close();
+            self.offset = context.certain(&self.segment).length;
+        }
+        *self.calm_until.get_or_insert(context.now() + CALM_MAX)
     }
 
     fn jump(&mut self, context: &mut Context<'_>) {
@@ -40,7 +57,10 @@ impl Script for Reader {
 
     fn next(&mut self, context: &mut Context<'_>, request: i64) -> Step {
         if context.is_finishing() {
-            return Step::Done;
+            let until = self.calm_down(context);
+            if context.shared.writers == 0 || context.now() > until {
+                return Step::Done;
+            }
         }
         self.patience = self.patience.saturating_sub(1);
         if self.patience == 0 {
@@ -72,6 +92,7 @@ impl Script for Reader {
         let next = read_answer(context, &self.segment, self.offset, &reply);
         match next {
             Progress::To(offset) => self.offset = offset,
+            Progress::End if self.calm_until.is_some() => self.calm_until = Some(0),
             Progress::End => {
                 self.jump(context);
                 context.wake_in(SHORT_WAIT);
@@ -81,7 +102,7 @@ impl Script for Reader {
     }
 
     fn disconnected(&mut self, context: &mut Context<'_>, _is_asking: bool) {
-        if context.rng.percent(50) {
+        if self.calm_until.is_none() && context.rng.percent(50) {
             self.jump(context);
         }
     }
