@@ -126,6 +126,18 @@ impl Settings {
         self
     }
 
+    /// Lets all shards share the data port.
+    #[must_use]
+    pub fn on_a_single_port(mut self) -> Self {
+        self.is_single_port = true;
+        self
+    }
+
+    /// Where the controller is served, as host and port.
+    pub fn controller(&self) -> String {
+        format!("{}:{}", Ipv4Addr::LOCALHOST, self.controller_port)
+    }
+
     /// Where segments are served, one address for each shard that has a port.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let count = if self.is_single_port { 1 } else { self.shards };
@@ -174,13 +186,21 @@ impl Server {
     /// # Errors
     /// When it cannot be started.
     pub fn launch(settings: &Settings) -> Result<Self, ProcessError> {
-        let mut command = settings.command();
+        Self::launch_as(settings.command())
+    }
+
+    /// Starts the process by a command that ends in that of some [`Settings`].
+    ///
+    /// # Errors
+    /// As [`Self::launch`].
+    pub fn launch_as(mut command: Command) -> Result<Self, ProcessError> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // In our own group, so that an interrupt at the terminal ends both.
         let started = Instant::now();
-        let mut child = command
-            .spawn()
-            .map_err(|source| ProcessError::Start { program: settings.program.clone(), source })?;
+        let mut child = command.spawn().map_err(|source| {
+            let program = PathBuf::from(command.get_program());
+            ProcessError::Start { program, source }
+        })?;
         let stdout = child.stdout.take().expect("standard output is a pipe");
         let stderr = child.stderr.take().expect("standard error is a pipe");
         let (lines, output) = channel();
@@ -215,6 +235,11 @@ impl Server {
                 }
             }
         }
+    }
+
+    /// Whether the line that begins with `ready` has come since it was last asked.
+    pub fn is_ready(&self) -> bool {
+        self.output.try_iter().any(|line| line.starts_with("ready"))
     }
 
     /// The newest part of what it wrote on standard error.

@@ -17,7 +17,7 @@ use thalweg_wire::{
 mod rig;
 
 use rig::dice::seed;
-use rig::server::{Server, Settings};
+use rig::server::{Server, settings_for};
 use rig::wire::{connect, connect_silently, open_store};
 
 const SEGMENT: &str = "input/hostile/0.#epoch.0";
@@ -172,7 +172,7 @@ fn assert_closes(port: u16, what: &str, is_set_up: bool, bytes: &[u8]) {
 #[test]
 fn bad_input_closes_its_connection_and_stores_nothing() {
     let home = tempfile::tempdir().expect("a temporary directory");
-    let server = Server::start(&Settings::new(home.path(), 1));
+    let server = Server::start(&settings_for(home.path(), 1));
     let port = server.ports()[0];
     let mut store = open_store(&server.ports());
     assert_eq!(store.create(SEGMENT), Ok(true), "{SEGMENT} is new");
@@ -199,7 +199,7 @@ fn bad_input_closes_its_connection_and_stores_nothing() {
 #[test]
 fn odd_input_that_is_allowed_changes_nothing() {
     let home = tempfile::tempdir().expect("a temporary directory");
-    let server = Server::start(&Settings::new(home.path(), 1));
+    let server = Server::start(&settings_for(home.path(), 1));
     let mut store = open_store(&server.ports());
     assert_eq!(store.create(SEGMENT), Ok(true), "{SEGMENT} is new");
     let mut wire = connect_silently(server.ports()[0]).expect("the server accepts");
@@ -231,7 +231,7 @@ impl Encoded for Command {
 fn announced_bytes_take_no_memory() {
     const CONNECTIONS: usize = 300;
     let home = tempfile::tempdir().expect("a temporary directory");
-    let server = Server::start(&Settings::new(home.path(), 1));
+    let server = Server::start(&settings_for(home.path(), 1));
     let port = server.ports()[0];
     let mut store = open_store(&server.ports());
     let mut honest = Honest::new(&mut store);
@@ -257,7 +257,7 @@ fn garbage_frames_do_not_disturb() {
     let connections = rig::setting("THALWEG_GARBAGE", 400);
     let mut dice = Dice::new(seed());
     let home = tempfile::tempdir().expect("a temporary directory");
-    let server = Server::start(&Settings::new(home.path(), 1));
+    let server = Server::start(&settings_for(home.path(), 1));
     let mut store = open_store(&server.ports());
     let mut honest = Honest::new(&mut store);
     for number in 0..connections {

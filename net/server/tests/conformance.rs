@@ -18,7 +18,7 @@ mod rig;
 
 use rig::binary::target_directory;
 use rig::dice::seed;
-use rig::server::{Server, Settings, run_to_end, wait_for_exit};
+use rig::server::{Server, Settings, run_to_end, settings_for, wait_for_exit};
 
 /// The client's version that is checked.
 const CLIENT: &str = "pravega==0.3.8";
@@ -138,7 +138,7 @@ fn check_through_a_kill(python: &Path, settings: &Settings) {
 fn the_client_works_with_the_default_layout() {
     let Some(python) = python() else { return };
     let home = tempfile::tempdir().expect("a temporary directory");
-    check_through_a_kill(python, &Settings::new(home.path(), 2));
+    check_through_a_kill(python, &settings_for(home.path(), 2));
 }
 
 /// Shows that the client works in full with more shards than cores, each on a port of its own.
@@ -146,7 +146,7 @@ fn the_client_works_with_the_default_layout() {
 fn the_client_works_with_four_shards() {
     let Some(python) = python() else { return };
     let home = tempfile::tempdir().expect("a temporary directory");
-    check_through_a_kill(python, &Settings::new(home.path(), 4));
+    check_through_a_kill(python, &settings_for(home.path(), 4));
 }
 
 /// Shows that the client works in full when all shards share one port.
@@ -154,7 +154,7 @@ fn the_client_works_with_four_shards() {
 fn the_client_works_with_a_single_port() {
     let Some(python) = python() else { return };
     let home = tempfile::tempdir().expect("a temporary directory");
-    check_through_a_kill(python, &Settings::new(home.path(), 2).single_port());
+    check_through_a_kill(python, &settings_for(home.path(), 2).on_a_single_port());
 }
 
 /// A client in a process of its own that tells its progress. Dropping it kills it.
@@ -241,7 +241,7 @@ fn keyed_events_move_through_kills() {
     let events = rig::setting("THALWEG_KEYED_EVENTS", 10_000);
     let mut dice = Dice::new(seed());
     let home = tempfile::tempdir().expect("a temporary directory");
-    let settings = Settings::new(home.path(), 2);
+    let settings = settings_for(home.path(), 2);
     let mut server = Server::start(&settings);
     // Each kill costs the clients their back-off, which grows to 10 s.
     let limit = Duration::from_secs(60 + events / 500);

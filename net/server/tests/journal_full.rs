@@ -14,7 +14,7 @@ use thalweg_wire::{
 #[allow(dead_code, reason = "each test executable uses its part of the rig")]
 mod rig;
 
-use rig::server::{Server, Settings};
+use rig::server::{Server, settings_for};
 use rig::wire::open_store;
 
 const BLOCK_BYTES: usize = 100 << 10;
@@ -74,7 +74,7 @@ fn put(store: &mut Store, table: &str, number: u64) {
 fn a_full_journal_delays_appends_and_nothing_else() {
     const BUDGET: u64 = 64 << 20;
     let home = tempfile::tempdir().expect("a temporary directory");
-    let settings = Settings::new(home.path(), 1)
+    let settings = settings_for(home.path(), 1)
         .with("--journal", "64MiB")
         .with("--journal-file", "4MiB")
         .with("--cache", "16MiB");

@@ -14,7 +14,7 @@ use thalweg_wire::{AppendBlockEnd, Command, KeepAlive, ReadSegment};
 #[allow(dead_code, reason = "each test executable uses its part of the rig")]
 mod rig;
 
-use rig::server::{Ended, Server, Settings, run_to_end};
+use rig::server::{Ended, Server, Settings, run_to_end, settings_for};
 use rig::wire::{connect, connect_silently, open_store};
 
 const SEGMENT: &str = "limits/stream/0.#epoch.0";
@@ -92,7 +92,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 #[test]
 fn what_the_machine_does_not_give_is_named_with_its_remedy() {
     let home = tempfile::tempdir().expect("a temporary directory");
-    let settings = Settings::new(home.path(), 1).with("--admin", "off");
+    let settings = settings_for(home.path(), 1).with("--admin", "off");
     let shell = |limit: &str| {
         let script = format!("ulimit {limit} && exec \"$@\"");
         behind(&settings, "sh", &["-c", &script, "sh"])
@@ -115,7 +115,7 @@ fn what_the_machine_does_not_give_is_named_with_its_remedy() {
 fn connections_of_an_address_are_bounded() {
     let home = tempfile::tempdir().expect("a temporary directory");
     let admin = admin_port();
-    let settings = Settings::new(home.path(), 1)
+    let settings = settings_for(home.path(), 1)
         .with("--admin", &format!("127.0.0.1:{admin}"))
         .with("--limit", "connections-per-address=20");
     let server = Server::start(&settings);
@@ -151,7 +151,7 @@ fn connections_of_an_address_are_bounded() {
 fn a_server_without_descriptors_pauses_and_heals() {
     let home = tempfile::tempdir().expect("a temporary directory");
     let admin = admin_port();
-    let settings = Settings::new(home.path(), 1).with("--admin", &format!("127.0.0.1:{admin}"));
+    let settings = settings_for(home.path(), 1).with("--admin", &format!("127.0.0.1:{admin}"));
     let server = Server::start(&settings);
     let limit = format!("--nofile={0}:{0}", descriptors(server.process_id()) + 40);
     let process = server.process_id().to_string();
@@ -195,7 +195,7 @@ fn peers_that_stand_still_are_closed() {
     let home = tempfile::tempdir().expect("a temporary directory");
     let admin = admin_port();
     let settings =
-        Settings::new(home.path(), 1).with("--admin", &format!("127.0.0.1:{admin}")).with(
+        settings_for(home.path(), 1).with("--admin", &format!("127.0.0.1:{admin}")).with(
             "--limit",
             "first-command-seconds=2,frame-seconds=2,replies-seconds=2,silence-seconds=3",
         );
@@ -273,7 +273,7 @@ fn read(offset: i64, request_id: i64) -> ReadSegment {
 fn health_and_metrics_tell_how_it_is() {
     let home = tempfile::tempdir().expect("a temporary directory");
     let admin = admin_port();
-    let settings = Settings::new(home.path(), 2).with("--admin", &format!("127.0.0.1:{admin}"));
+    let settings = settings_for(home.path(), 2).with("--admin", &format!("127.0.0.1:{admin}"));
     let server = Server::start(&settings);
     assert_eq!(get(admin, "/health"), (200, "ok\n".to_owned()));
     assert_eq!(get(admin, "/ready"), (200, "ok\n".to_owned()));
@@ -306,7 +306,7 @@ fn prlimit(server: &Server, limit: &str) {
 fn a_shard_whose_journal_fails_is_named_and_heals() {
     let home = tempfile::tempdir().expect("a temporary directory");
     let admin = admin_port();
-    let settings = Settings::new(home.path(), 1).with("--admin", &format!("127.0.0.1:{admin}"));
+    let settings = settings_for(home.path(), 1).with("--admin", &format!("127.0.0.1:{admin}"));
     // Without that the kernel ends a process that writes beyond its bound.
     let ignoring = ["-c", "trap '' XFSZ && exec \"$@\"", "sh"];
     let mut server = Server::launch_as(behind(&settings, "sh", &ignoring), &settings);
@@ -325,7 +325,7 @@ fn a_shard_whose_journal_fails_is_named_and_heals() {
     });
     println!("told after {:?}: {}", begin.elapsed(), get(admin, "/health").1);
     assert!(begin.elapsed() < TOLD_MAX, "health told after {:?}", begin.elapsed());
-    assert!(server.has_ended().is_none(), "the process lives");
+    assert!(!server.has_ended(), "the process lives");
     prlimit(&server, "--fsize=unlimited:unlimited");
     until("it serves again", || get(admin, "/health").0 == 200);
     println!("healed after {:?}", begin.elapsed());
@@ -341,7 +341,7 @@ fn a_shard_whose_journal_fails_is_named_and_heals() {
 fn health_names_a_container_with_damaged_data() {
     let home = tempfile::tempdir().expect("a temporary directory");
     let admin = admin_port();
-    let settings = Settings::new(home.path(), 1)
+    let settings = settings_for(home.path(), 1)
         .with("--admin", &format!("127.0.0.1:{admin}"))
         .with("--journal", "128MiB");
     let mut server = Server::start(&settings);

@@ -11,7 +11,7 @@ use thalweg_wire::{AppendBlockEnd, Command, SetupAppend};
 #[allow(dead_code, reason = "each test executable uses its part of the rig")]
 mod rig;
 
-use rig::server::{Server, Settings};
+use rig::server::{Server, settings_for};
 use rig::wire::{connect, open_store};
 
 const WRITERS: u64 = 4;
@@ -124,7 +124,7 @@ fn memory_is_bounded_whatever_is_stored() {
         if long > 0 { (long, "256MiB", 512) } else { (1, "32MiB", 288) };
     let bytes = gibibytes << 30;
     let home = tempfile::tempdir().expect("a temporary directory");
-    let settings = Settings::new(home.path(), 2)
+    let settings = settings_for(home.path(), 2)
         .with("--cache", cache)
         .with("--journal", &format!("{}MiB", (bytes >> 20) * 3 / 2 + 2048))
         .with("--journal-file", "64MiB");
@@ -190,7 +190,7 @@ fn make_writers(port: u16, name: &str, from: u64, to: u64) {
 fn a_writer_id_costs_what_the_budget_counts() {
     let ids = rig::setting("THALWEG_WRITER_IDS", 200_000);
     let home = tempfile::tempdir().expect("a temporary directory");
-    let settings = Settings::new(home.path(), 1).with("--cache", "16MiB");
+    let settings = settings_for(home.path(), 1).with("--cache", "16MiB");
     let server = Server::start(&settings);
     let ports = server.ports();
     let name = segment(0);

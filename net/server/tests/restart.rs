@@ -10,7 +10,7 @@ use thalweg_wire::Command;
 #[allow(dead_code, reason = "each test executable uses its part of the rig")]
 mod rig;
 
-use rig::server::{Server, Settings};
+use rig::server::{Server, settings_for};
 use rig::wire::open_store;
 
 const SEGMENTS: usize = 8;
@@ -48,7 +48,7 @@ fn a_killed_server_is_writable_soon() {
     let long = rig::setting("THALWEG_RESTART_GIB", 0);
     let bytes = if long > 0 { long << 30 } else { 256 << 20 };
     let home = tempfile::tempdir().expect("a temporary directory");
-    let settings = Settings::new(home.path(), 2)
+    let settings = settings_for(home.path(), 2)
         .with("--journal", &format!("{}MiB", (bytes >> 20) * 2 + 2048))
         .with("--journal-file", "64MiB");
     let mut server = Server::start(&settings);

@@ -14,7 +14,7 @@ use thalweg_wire::{Command, GetStreamSegmentInfo, ReadSegment};
 #[allow(dead_code, reason = "each test executable uses its part of the rig")]
 mod rig;
 
-use rig::server::{Ended, Server, Settings, run_to_end, signal};
+use rig::server::{Ended, Server, Settings, run_to_end, settings_for, signal};
 use rig::wire::{connect, open_store};
 
 /// A refusal must come within this time.
@@ -60,10 +60,9 @@ fn assert_names(ended: &Ended, what: &str) {
 
 /// A directory on which a server has worked and was stopped.
 fn used_directory(home: &Path) -> Settings {
-    let settings = Settings::new(home, 1);
+    let settings = settings_for(home, 1);
     let mut server = Server::start(&settings);
-    let (status, _) = server.terminate(Duration::from_secs(10));
-    assert!(status.success(), "SIGTERM without load: {status}; log:\n{}", server.log());
+    server.terminate(Duration::from_secs(10));
     settings
 }
 
@@ -72,17 +71,17 @@ fn used_directory(home: &Path) -> Settings {
 #[test]
 fn a_second_start_is_refused_and_touches_nothing() {
     let home = tempfile::tempdir().expect("a temporary directory");
-    let settings = Settings::new(home.path(), 1);
+    let settings = settings_for(home.path(), 1);
     let mut server = Server::start(&settings);
     signal("STOP", server.process_id());
     let before = snapshot(home.path());
-    let ended = refused(&Settings::new(home.path(), 1));
+    let ended = refused(&settings_for(home.path(), 1));
     assert_names(&ended, &home.path().display().to_string());
     assert_eq!(snapshot(home.path()), before, "the second start changed something");
     signal("CONT", server.process_id());
     let mut store = open_store(&server.ports());
     assert_eq!(store.create("start/first/0.#epoch.0"), Ok(true), "the first one works on");
-    assert!(server.terminate(Duration::from_secs(10)).0.success(), "the first one stops");
+    server.terminate(Duration::from_secs(10));
 }
 
 /// Shows that a directory of another format version is refused, by name, and changed in no byte.
@@ -116,7 +115,7 @@ fn other_directories_are_refused_and_touch_nothing() {
     let home = tempfile::tempdir().expect("a temporary directory");
     std::fs::write(home.path().join("letter.txt"), "dear").expect("a file");
     let before = snapshot(home.path());
-    assert_names(&refused(&Settings::new(home.path(), 1)), &home.path().display().to_string());
+    assert_names(&refused(&settings_for(home.path(), 1)), &home.path().display().to_string());
     assert_eq!(snapshot(home.path()), before, "the refused start changed something");
 }
 
@@ -124,14 +123,14 @@ fn other_directories_are_refused_and_touch_nothing() {
 #[test]
 fn a_taken_port_is_named() {
     let home = tempfile::tempdir().expect("a temporary directory");
-    let settings = Settings::new(home.path(), 1);
+    let settings = settings_for(home.path(), 1);
     for port in [settings.controller_port, settings.data_port] {
         let taken = TcpListener::bind(("127.0.0.1", port)).expect("the port is free so far");
         assert_names(&refused(&settings), &port.to_string());
         drop(taken);
     }
     let mut server = Server::start(&settings);
-    assert!(server.terminate(Duration::from_secs(10)).0.success(), "it stops");
+    server.terminate(Duration::from_secs(10));
 }
 
 /// Shows that a data directory that cannot be made or written is named.
@@ -141,7 +140,7 @@ fn an_unusable_directory_is_named() {
     let file = home.path().join("file");
     std::fs::write(&file, "in the way").expect("a file");
     for path in [file.clone(), file.join("below")] {
-        let ended = refused(&Settings::new(&path, 1));
+        let ended = refused(&settings_for(&path, 1));
         assert_names(&ended, &file.display().to_string());
     }
     let closed = home.path().join("closed");
@@ -152,7 +151,7 @@ fn an_unusable_directory_is_named() {
         println!("NOTICE: permissions do not bind this user, so no unwritable directory is tried");
         return;
     }
-    assert_names(&refused(&Settings::new(&closed, 1)), &closed.display().to_string());
+    assert_names(&refused(&settings_for(&closed, 1)), &closed.display().to_string());
     std::fs::set_permissions(&closed, mode(0o755)).expect("our own directory");
 }
 
@@ -169,11 +168,11 @@ fn settings_without_meaning_are_refused() {
         ("--journal-file", "17"),
         ("--device", "floppy"),
     ] {
-        let ended = refused(&Settings::new(&data, 1).with(flag, value));
+        let ended = refused(&settings_for(&data, 1).with(flag, value));
         assert_names(&ended, flag);
         assert!(!data.exists(), "{flag} {value} left something behind");
     }
-    let mut settings = Settings::new(&data, 1);
+    let mut settings = settings_for(&data, 1);
     settings.shards = 0;
     assert_names(&refused(&settings), "--shards");
     assert!(!data.exists(), "--shards 0 left something behind");
@@ -245,7 +244,7 @@ fn read_or_refusal(port: u16, segment: &str) -> Option<Bytes> {
 fn damage_at_rest_is_refused_and_named() {
     const SEGMENTS: usize = 24;
     let home = tempfile::tempdir().expect("a temporary directory");
-    let settings = Settings::new(home.path(), 1);
+    let settings = settings_for(home.path(), 1);
     let mut server = Server::start(&settings);
     let mut store = open_store(&server.ports());
     // One after the other, so that each lies in a frame of its own and later ones vouch for it.

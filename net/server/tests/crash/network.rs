@@ -10,7 +10,7 @@ use thalweg_crash::store::{Route, Store};
 use thalweg_crash::wire::{StopSwitch, Trouble, Wire};
 use thalweg_wire::{Command, NO_EVENT_NUMBER};
 
-use crate::rig::server::{Server, Settings};
+use crate::rig::server::{Server, settings_for};
 
 const SEGMENT: &str = "network/stream/0.#epoch.0";
 const WRITER: u128 = 7 << 64 | 77;
@@ -26,7 +26,7 @@ struct Rig {
 impl Rig {
     fn start(flags: &[(&str, &str)]) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory");
-        let mut settings = Settings::new(home.path(), 1);
+        let mut settings = settings_for(home.path(), 1);
         for (flag, value) in flags {
             settings = settings.with(flag, value);
         }

@@ -34,7 +34,7 @@ mod words;
 
 use desk::{Desk, Form};
 use every::Subjects;
-use rig::server::{Server, Settings};
+use rig::server::{Server, Settings, settings_for};
 use rig::wire::open_store;
 
 /// All tables of forms.
@@ -63,7 +63,7 @@ fn tables() -> [&'static [Form]; 18] {
 
 /// How the server is started: its journal's files hold the largest frame that the protocol has.
 fn settings(home: &Path, shards: u16) -> Settings {
-    Settings::new(home, shards).with("--journal-file", "64MiB")
+    settings_for(home, shards).with("--journal-file", "64MiB")
 }
 
 /// What was tried, and what failed.
@@ -141,7 +141,7 @@ fn every_request_in_every_form_is_answered_as_specified() {
 #[test]
 fn every_form_is_answered_the_same_by_a_forwarded_request() {
     let home = tempfile::tempdir().expect("a temporary directory");
-    let server = Server::start(&settings(home.path(), 2).single_port());
+    let server = Server::start(&settings(home.path(), 2).on_a_single_port());
     try_all(&mut Desk::new(server.ports()[0]));
 }
 
