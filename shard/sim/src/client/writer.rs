@@ -9,7 +9,7 @@ use thalweg_wire::{
     PartialEvent, SetupAppend,
 };
 
-use super::{Context, Input, Role, no_token};
+use super::{Context, Input, Phase, Role, no_token};
 use crate::clock::{MILLISECOND, SECOND};
 use crate::payload::{EventIdentity, WriterTag};
 use crate::trace::{check, trace};
@@ -125,7 +125,7 @@ impl Writer {
     fn write(&mut self, context: &mut Context<'_>) {
         if context.is_finishing() {
             let is_all_there = self.in_flight.is_empty() && self.next > self.highest_sent;
-            if is_all_there && self.encores > 0 {
+            if is_all_there && self.encores > 0 && context.shared.phase == Phase::Heal {
                 self.encores -= 1;
                 context.begin();
                 self.send_block(context);
