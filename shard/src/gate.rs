@@ -177,7 +177,7 @@ impl<E: Env> Shard<E> {
         self.free_bytes() < self.config.limits.journal_reserve_bytes
     }
 
-    /// Whether what is left of the reserve is for truncations and deletions.
+    /// Whether what is left of the reserve is for what makes room.
     fn is_room_scarce(&self) -> bool {
         self.free_bytes() < self.config.limits.journal_reserve_bytes / 4
     }
@@ -354,9 +354,10 @@ fn demand(request: &Request) -> Demand {
         | Request::Create(_)
         | Request::TableRemove { .. }
         | Request::Truncate { .. }
-        | Request::Delete { .. } => Demand::Release,
-        Request::Seal { .. }
-        | Request::Merge { .. }
+        | Request::Delete { .. }
+        // Clients must seal a stream before they may delete it. A segment is sealed once.
+        | Request::Seal { .. } => Demand::Release,
+        Request::Merge { .. }
         | Request::MergeBatch { .. }
         | Request::UpdatePolicy { .. } => Demand::Change,
         Request::Read { .. }

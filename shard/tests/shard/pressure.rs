@@ -69,10 +69,11 @@ fn appends_are_accepted_only_when_the_journal_has_a_place_for_them() {
     assert_eq!(world.length(other, SEGMENT), 1_000_000);
 }
 
-/// With most of the reserve gone, only what makes room goes on: truncations and deletions, and the
-/// tables of the control plane, without which a server is not ready after a start.
+/// With most of the reserve gone, only what makes room goes on: truncations, and seals and deletions
+/// as a stream ends; and the tables of the control plane, without which a server is not ready after
+/// a start.
 #[test]
-fn the_end_of_the_reserve_is_for_truncations_and_deletions() {
+fn the_end_of_the_reserve_is_for_what_makes_room() {
     let mut world = World::with(1, 64, |config| config.limits.journal_reserve_bytes = 1 << 20);
     let writer = world.writer(SEGMENT);
     world.send(writer, append(b"0123456789", 1)).settle();
@@ -85,6 +86,11 @@ fn the_end_of_the_reserve_is_for_truncations_and_deletions() {
     world.send(user, create("scope/other/0.#epoch.0")).settle();
     assert_eq!(world.replies(user), []);
     assert!(matches!(world.ask(other, truncate(SEGMENT, 4)), Command::SegmentTruncated(_)));
+    let segment = || Text::from(SEGMENT);
+    let seal = SealSegment { request_id: 8, segment: segment(), delegation_token: Text::new() };
+    assert!(matches!(world.ask(other, seal), Command::SegmentSealed(_)));
+    let delete = DeleteSegment { request_id: 9, segment: segment(), delegation_token: Text::new() };
+    assert!(matches!(world.ask(other, delete), Command::SegmentDeleted(_)));
     assert!(!world.turn().has_work_left, "a stalled shard does not spin");
     world.journal().set_room_bytes(300 << 10);
     world.settle();
