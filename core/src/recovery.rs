@@ -19,7 +19,7 @@ use crate::position::{FrameNumber, JournalAddress, SequenceNumber};
 /// What the passes found so far. Dropped when the engine opens.
 #[derive(Debug, Default)]
 pub(crate) struct Recovery {
-    /// Frames with operations, in order.
+    /// Good frames, in order.
     frames: Vec<(FrameNumber, JournalAddress)>,
     /// Bytes of the frames seen in the first pass.
     bytes: u64,
@@ -82,16 +82,13 @@ impl Recovery {
         number_of: impl Fn(ContainerId) -> Option<usize>,
     ) {
         self.end_damages(address);
-        let mut is_listed = false;
+        // Also one without an operation: a checkpoint may need the journal from it on.
+        self.frames.push((number, address));
         for operation in Operations::of(bytes) {
             let (position, header) = match operation {
                 Ok(found) => found,
                 Err(fault) => return self.damage(Vec::new(), at(address, &fault)),
             };
-            if !is_listed {
-                self.frames.push((number, address));
-                is_listed = true;
-            }
             let Some(container) = number_of(header.container) else { continue };
             self.found[container].first.get_or_insert(address);
             if header.is_checkpoint() {

@@ -69,9 +69,9 @@ fn appends_are_accepted_only_when_the_journal_has_a_place_for_them() {
     assert_eq!(world.length(other, SEGMENT), 1_000_000);
 }
 
-/// With most of the reserve gone, only what makes room goes on: truncations, and seals and deletions
-/// as a stream ends; and the tables of the control plane, without which a server is not ready after
-/// a start.
+/// With most of the reserve gone, only what makes room goes on: truncations, and seals and
+/// deletions as a stream ends; and the tables of the control plane, without which a server is not
+/// ready after a start.
 #[test]
 fn the_end_of_the_reserve_is_for_what_makes_room() {
     let mut world = World::with(1, 64, |config| config.limits.journal_reserve_bytes = 1 << 20);

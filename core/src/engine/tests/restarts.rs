@@ -183,3 +183,26 @@ fn checkpoints_do_not_make_each_other_due() {
     let frames = rig.engine.shared.log.open_number().0;
     assert!(frames < 20 * 51, "{frames} frames for 20 appends");
 }
+
+/// A frame without an operation is wanted to record a replay position, and is sealed because the
+/// next operation does not fit; a snapshot taken before it is submitted needs the journal from that
+/// frame on, and is found by the next recovery.
+#[test]
+fn a_checkpoint_that_begins_at_an_empty_frame_is_found() {
+    let mut rig = Rig::new(Limits { checkpoint_interval_bytes: 1 << 30, ..tiny() });
+    rig.create("s");
+    rig.set_up(1, 1, 7, "s");
+    rig.run(append(1, 1, b"before"));
+    rig.engine.want_frame();
+    rig.ask(1, append(1, 2, &[7; 5000]));
+    rig.engine.shared.limits.checkpoint_interval_bytes = 0;
+    rig.engine.continue_checkpoints();
+    rig.engine.shared.limits.checkpoint_interval_bytes = 1 << 30;
+    let before = rig.engine.replay_position();
+    rig.turn();
+    assert!(rig.engine.replay_position() > before, "the checkpoint counts");
+    rig.run(append(1, 3, b"after"));
+    let mut rig = rig.restart(0);
+    assert_eq!(rig.read("s", 0, 6), b"before");
+    assert_eq!(rig.read("s", 5006, 5), b"after");
+}
