@@ -433,6 +433,11 @@ impl DiskControl {
         self.0.borrow_mut().advance();
     }
 
+    /// When the last of what is under way ends; 0 when nothing is.
+    pub(crate) fn busy_until(&self) -> u64 {
+        self.0.borrow().in_flight.last_key_value().map_or(0, |((at, _), _)| *at)
+    }
+
     /// When the next operation of a process completes that was not complete at `seen`.
     pub(crate) fn next_completion(&self, process: ProcessNumber, seen: u64) -> Option<u64> {
         let disk = self.0.borrow();

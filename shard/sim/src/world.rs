@@ -435,7 +435,9 @@ impl World {
         let now = self.now();
         self.shared.phase = Phase::Heal;
         self.faults.end();
-        self.shared.history.is_calm();
+        // A disk that stalls does so for as long as it was going to.
+        let stalled_until = self.disks.iter().map(DiskControl::busy_until).max();
+        self.shared.history.is_calm_from(stalled_until.unwrap_or_default().max(now));
         self.next_blow = None;
         self.storm = None;
         self.shared.links.borrow_mut().heal();

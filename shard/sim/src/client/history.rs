@@ -61,8 +61,8 @@ pub(crate) struct History {
     /// Segments written aside: by whom, and how many events were sent.
     sources: BTreeMap<Segment, (Writer, u32)>,
     tails: Tails,
-    /// Nothing fails any more.
-    is_calm: bool,
+    /// When everything begins to work, nanoseconds.
+    calm_from: u64,
     is_violated: bool,
 }
 
@@ -80,7 +80,7 @@ impl History {
             walks: BTreeMap::new(),
             sources: BTreeMap::new(),
             tails: Tails::default(),
-            is_calm: false,
+            calm_from: u64::MAX,
             is_violated: false,
         }
     }
@@ -185,13 +185,17 @@ impl History {
     pub(crate) fn connected(&mut self, client: usize) {
         self.sessions += 1;
         let session = SessionId(self.sessions);
-        let is_calm = self.is_calm;
+        let is_calm = self.is_calm();
         self.talks.insert(client, Talk { session, is_calm, ..Talk::default() });
     }
 
-    /// Nothing fails from now on.
-    pub(crate) fn is_calm(&mut self) {
-        self.is_calm = true;
+    /// Nothing fails or stands still from then on.
+    pub(crate) fn is_calm_from(&mut self, nanos: u64) {
+        self.calm_from = nanos;
+    }
+
+    fn is_calm(&self) -> bool {
+        self.trace.nanos() >= self.calm_from
     }
 
     /// A read is over; its reader must have been woken in time.
@@ -392,7 +396,7 @@ impl History {
     }
 
     fn grew(&mut self, segment: &str, length: u64) {
-        if self.is_calm {
+        if self.is_calm() {
             self.tails.grew(&Segment::new(segment), length, self.trace.nanos());
         }
     }
