@@ -158,6 +158,11 @@ impl Container {
         if self.state != ContainerState::Serving || !is_due {
             return false;
         }
+        let replay_from = match self.checkpoint.replay_from {
+            // Older frames hold other containers' operations only.
+            ReplayFrom::Frame(first) => first,
+            ReplayFrom::Nothing | ReplayFrom::At(_) => first_unsubmitted,
+        };
         let rest = self.encode_snapshot();
         let part_bytes = shared.limits.checkpoint_part_bytes;
         let part_count = rest.len().div_ceil(part_bytes);
@@ -166,7 +171,7 @@ impl Container {
         self.checkpoint.last_bytes = rest.len() as u64;
         self.checkpoint.running = Some(Running {
             snapshot: self.sequence_number,
-            replay_from: first_unsubmitted,
+            replay_from,
             address: None,
             rest,
             next_part: 0,

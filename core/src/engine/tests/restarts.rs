@@ -206,3 +206,25 @@ fn a_checkpoint_that_begins_at_an_empty_frame_is_found() {
     assert_eq!(rig.read("s", 0, 6), b"before");
     assert_eq!(rig.read("s", 5006, 5), b"after");
 }
+
+/// A container whose first operation is not in the oldest frame that the journal does not have yet
+/// takes a snapshot: what it needs begins at its own frame, not before.
+#[test]
+fn a_first_checkpoint_begins_at_the_first_operation() {
+    let mut rig = Rig::new(Limits { checkpoint_interval_bytes: 1 << 30, ..tiny() });
+    let token = Token { shard: ShardId(0), connection: ConnectionId(1), request: 100 };
+    let (now, other) = (rig.now, ContainerId(0));
+    rig.engine.request(now, other, token, create("other"), &mut rig.effects);
+    rig.engine.shared.log.seal_early();
+    rig.ask(1, create("s"));
+    rig.engine.shared.limits.checkpoint_interval_bytes = 0;
+    // One snapshot a call: of the other container, then of this one.
+    rig.engine.continue_checkpoints();
+    rig.engine.continue_checkpoints();
+    rig.engine.shared.limits.checkpoint_interval_bytes = 1 << 30;
+    rig.turn();
+    rig.set_up(1, 1, 7, "s");
+    rig.run(append(1, 1, b"bytes"));
+    let mut rig = rig.restart(0);
+    assert_eq!(rig.read("s", 0, 5), b"bytes");
+}
