@@ -19,6 +19,16 @@ fn two_shards(capacity: usize) -> World {
     World::with(2, capacity, |config| config.forwarding = Forwarding::Mailbox)
 }
 
+/// Two shards, a segment of the second, and two clients of the first: a writer to it and another.
+fn a_writer_elsewhere(capacity: usize) -> (World, String, Client, Client) {
+    let mut world = two_shards(capacity);
+    let segment = segment_of(&world, 1);
+    let (client, other) = (world.connect_to(0), world.connect_to(0));
+    world.create(client, &segment);
+    world.set_up(client, &segment);
+    (world, segment, client, other)
+}
+
 /// Without forwarding a client of the wrong shard is told so, by the name it asked for.
 #[test]
 fn the_wrong_shard_says_so() {
@@ -90,11 +100,7 @@ fn the_end_of_a_connection_is_forwarded() {
 /// A mailbox with room for one mail slows a connection down, and loses and reorders nothing.
 #[test]
 fn a_full_mailbox_keeps_everything_in_order() {
-    let mut world = two_shards(1);
-    let segment = segment_of(&world, 1);
-    let (client, other) = (world.connect_to(0), world.connect_to(0));
-    world.create(client, &segment);
-    world.set_up(client, &segment);
+    let (mut world, segment, client, other) = a_writer_elsewhere(1);
     for number in 1..=50 {
         world.send(client, append(&[number as u8], number));
     }
@@ -122,11 +128,7 @@ fn replies_before_last(replies: &[Command]) -> i64 {
 /// not the requests of others.
 #[test]
 fn forwarded_appends_wait_for_room_in_order() {
-    let mut world = two_shards(64);
-    let segment = segment_of(&world, 1);
-    let (client, other) = (world.connect_to(0), world.connect_to(0));
-    world.create(client, &segment);
-    world.set_up(client, &segment);
+    let (mut world, segment, client, other) = a_writer_elsewhere(64);
     world.shards[1].env_mut().journal.memory.set_room_bytes(0);
     world.settle();
     world.send(client, append(b"abc", 1)).send(client, info(&segment)).settle();
@@ -142,11 +144,7 @@ fn forwarded_appends_wait_for_room_in_order() {
 /// nothing that was sent behind it is done, and others go on.
 #[test]
 fn a_forwarded_append_does_not_wait_for_ever() {
-    let mut world = two_shards(64);
-    let segment = segment_of(&world, 1);
-    let (client, other) = (world.connect_to(0), world.connect_to(0));
-    world.create(client, &segment);
-    world.set_up(client, &segment);
+    let (mut world, segment, client, other) = a_writer_elsewhere(64);
     world.shards[1].env_mut().journal.memory.set_room_bytes(0);
     world.settle();
     world.send(client, append(b"abc", 1)).settle();
@@ -171,11 +169,7 @@ fn a_forwarded_append_does_not_wait_for_ever() {
 /// The same for what was accepted and finds no place in the journal; who only reads goes on.
 #[test]
 fn what_is_owed_to_a_forwarded_client_is_closed() {
-    let mut world = two_shards(64);
-    let segment = segment_of(&world, 1);
-    let (client, reader) = (world.connect_to(0), world.connect_to(0));
-    world.create(client, &segment);
-    world.set_up(client, &segment);
+    let (mut world, segment, client, reader) = a_writer_elsewhere(64);
     world.send(client, append(b"early", 1)).settle();
     world.replies(client);
     world.shards[1].env_mut().journal.memory.set_place_bytes(0);
