@@ -2,13 +2,16 @@
 
 use thalweg_checker::id::{Segment, SessionId};
 use thalweg_checker::payload::Judge;
-use thalweg_checker::record::{Data, Operation, Outcome, Refusal, Run};
+use thalweg_checker::record::{Data, Happened, Operation, Outcome, Refusal, Run};
 use thalweg_wire::{Command, StreamSegmentInfo};
 
 use crate::claim::{ensure, ensure_eq, wrong};
 use crate::history::History;
 use crate::store::{Route, Store};
 use crate::wire::Trouble;
+
+/// Bytes read back at a time.
+const PIECE: i32 = 1 << 20;
 
 /// One client of a store, one request at a time.
 pub(crate) struct Witness<'a> {
@@ -110,8 +113,26 @@ impl<'a> Witness<'a> {
         )
     }
 
-    /// One read where the judge is; the events that it completes are added to `runs`, which is
-    /// empty: what is read is told as runs of its own.
+    /// Reads a segment of this length from its beginning to its end, gives each run of events to
+    /// `take`, and records that all of it was read.
+    pub(crate) fn read_whole(
+        &mut self,
+        name: &str,
+        length: u64,
+        mut take: impl FnMut(&Run),
+    ) -> Result<(), Trouble> {
+        let (mut judge, mut runs) = (Judge::new(0), Vec::new());
+        while judge.offset() < length {
+            let reading = self.read(name, &mut judge, PIECE, &mut runs)?;
+            ensure_eq!(reading, Reading::On, "{name}: reading at {}", judge.offset());
+            runs.iter().for_each(&mut take);
+        }
+        self.history.note(Happened::ReadBack { segment: Segment::new(name), length })?;
+        Ok(())
+    }
+
+    /// One read where the judge is; `runs` are then the events that it completed, as runs of its
+    /// own, whatever it held before.
     pub(crate) fn read(
         &mut self,
         name: &str,
@@ -119,6 +140,7 @@ impl<'a> Witness<'a> {
         length: i32,
         runs: &mut Vec<Run>,
     ) -> Result<Reading, Trouble> {
+        runs.clear();
         let offset = judge.offset();
         let place = i64::try_from(offset).expect("a place in a segment");
         let at = place + len_of(judge.held_bytes());
@@ -135,9 +157,8 @@ impl<'a> Witness<'a> {
         match reply {
             Command::SegmentRead(read) => {
                 ensure_eq!(read.offset, at, "{name}: offset of a read");
-                let first = runs.len();
                 let data = match judge.take(&read.data, runs) {
-                    Ok(()) => Data::Runs(runs[first..].to_vec()),
+                    Ok(()) => Data::Runs(runs.clone()),
                     Err(wrong) => Data::Wrong { at: wrong.at },
                 };
                 let is_whole = judge.held_bytes() == 0;

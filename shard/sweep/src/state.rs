@@ -392,15 +392,12 @@ impl Inode {
                 let range = write.offset..write.offset + write.bytes.len();
                 self.grow_safe(range.end);
                 self.safe[range.clone()].copy_from_slice(&write.bytes);
-                let earlier = |other: &Write| other.call < write.call && other.has_returned;
-                self.pending = std::mem::take(&mut self.pending)
-                    .into_iter()
-                    .flat_map(
-                        |other| {
-                            if earlier(&other) { other.without(&range) } else { vec![other] }
-                        },
-                    )
-                    .collect();
+                let left_of = |other: Write| {
+                    let is_earlier = other.call < write.call && other.has_returned;
+                    if is_earlier { other.without(&range) } else { vec![other] }
+                };
+                let pending = std::mem::take(&mut self.pending);
+                self.pending = pending.into_iter().flat_map(left_of).collect();
             }
         }
     }

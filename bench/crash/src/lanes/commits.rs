@@ -13,8 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use thalweg_checker::id::{Segment as SegmentName, SessionId, Writer as Author};
-use thalweg_checker::payload::Judge;
-use thalweg_checker::record::{Discipline, Happened, Operation, Outcome, Run};
+use thalweg_checker::record::{Discipline, Happened, Operation, Outcome};
 
 use crate::claim::{ensure, ensure_eq, wrong};
 use crate::controller::{Controller, EndOutcome, PingOutcome, State, Stream, aside};
@@ -23,7 +22,7 @@ use crate::history::History;
 use crate::lane::{Done, Lane, Verified};
 use crate::store::{Route, Store};
 use crate::wire::{StopSwitch, Trouble};
-use crate::witness::{Reading, Witness};
+use crate::witness::Witness;
 
 mod transaction;
 
@@ -37,8 +36,6 @@ const OPEN_MAX: usize = 8;
 const LENGTH_MAX: u64 = 512 << 10;
 /// Longest time in which what was told committed is in the stream, and what was told aborted gone.
 const END_MAX: Duration = Duration::from_secs(60);
-/// Bytes read back at a time.
-const PIECE: i32 = 1 << 20;
 /// The scope of all streams of the lane.
 const SCOPE: &str = "crash-commits";
 
@@ -205,15 +202,8 @@ impl Commits {
         for name in &self.segments {
             let Some(info) = store.info(name)? else { wrong!("{name} is gone") };
             let length = info.write_offset.unsigned_abs();
-            let (mut judge, mut runs): (_, Vec<Run>) = (Judge::new(0), Vec::new());
-            while judge.offset() < length {
-                runs.clear();
-                let reading = store.read(name, &mut judge, PIECE, &mut runs)?;
-                ensure_eq!(reading, Reading::On, "{name}: reading at {}", judge.offset());
-                verified.items += runs.iter().map(|run| u64::from(run.count)).sum::<u64>();
-            }
+            store.read_whole(name, length, |run| verified.items += u64::from(run.count))?;
             verified.bytes += length;
-            store.history.note(Happened::ReadBack { segment: SegmentName::new(name), length })?;
         }
         Ok(verified)
     }

@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use thalweg_checker::id::{Segment as SegmentName, Writer as Author};
-use thalweg_checker::payload::{Event, Judge};
-use thalweg_checker::record::{Discipline, Happened, Run};
+use thalweg_checker::payload::Event;
+use thalweg_checker::record::{Discipline, Happened};
 
 use crate::claim::{ensure, ensure_eq};
 use crate::dice::{Dice, mix};
@@ -22,7 +22,7 @@ use crate::history::History;
 use crate::lane::{Done, Lane, Verified, join_all};
 use crate::store::{EVENT_COUNT, Route};
 use crate::wire::Trouble;
-use crate::witness::{Reading, Witness};
+use crate::witness::Witness;
 
 use super::{Growth, writers};
 
@@ -32,8 +32,6 @@ use rival::Rival;
 
 /// The segment is replaced by a new one when it is longer.
 const LENGTH_MAX: i64 = 512 << 10;
-/// Bytes read back at a time.
-const PIECE: i32 = 1 << 20;
 
 /// The first and the last number that are stored with a key.
 type ByKey = BTreeMap<u32, (u64, u64)>;
@@ -183,21 +181,12 @@ impl Rivals {
 
     /// Reads the whole segment; gives its events, and the first and last number of each key.
     fn read_back(&self, store: &mut Witness<'_>, length: i64) -> Result<(u64, ByKey), Trouble> {
-        let name = &self.stage.name;
-        let (mut judge, mut runs): (_, Vec<Run>) = (Judge::new(0), Vec::new());
         let (mut events, mut keys) = (0, ByKey::new());
-        while judge.offset() < length.unsigned_abs() {
-            runs.clear();
-            let reading = store.read(name, &mut judge, PIECE, &mut runs)?;
-            ensure_eq!(reading, Reading::On, "{name}: reading at {}", judge.offset());
-            for run in &runs {
-                let (first, last) = (run.first.unsigned_abs(), run.last().unsigned_abs());
-                keys.entry(run.key).or_insert((first, last)).1 = last;
-                events += u64::from(run.count);
-            }
-        }
-        let length = length.unsigned_abs();
-        store.history.note(Happened::ReadBack { segment: self.stage.segment(), length })?;
+        store.read_whole(&self.stage.name, length.unsigned_abs(), |run| {
+            let (first, last) = (run.first.unsigned_abs(), run.last().unsigned_abs());
+            keys.entry(run.key).or_insert((first, last)).1 = last;
+            events += u64::from(run.count);
+        })?;
         Ok((events, keys))
     }
 }

@@ -50,7 +50,6 @@ fn follow(chain: &Chain, store: &mut Witness<'_>, index: usize) -> Result<(), Tr
     let mut judge = Judge::new(seen.at.unsigned_abs());
     let mut runs = Vec::new();
     loop {
-        runs.clear();
         let reading = store.read(&name, &mut judge, 1 << 20, &mut runs)?;
         let bytes = seen.take(&name, &runs)?;
         count(&chain.tally.items_read, items(&runs));

@@ -131,7 +131,6 @@ fn read_to(
     let mut judge = Judge::new(progress.at.unsigned_abs());
     let mut runs = Vec::new();
     while progress.at < length {
-        runs.clear();
         let reading = store.read(name, &mut judge, PIECE, &mut runs)?;
         let is_on = matches!(reading, Reading::On | Reading::End);
         ensure!(is_on, "{name}: {reading:?} at {} before {length}", progress.at);
